@@ -1,0 +1,1 @@
+//! ctwhy-conform

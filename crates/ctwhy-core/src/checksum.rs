@@ -1,0 +1,65 @@
+//! The Internet checksum: verified, computed in full, adjusted incrementally (RFC 1071, RFC 1624).
+
+use crate::tuple::{Addr, L3};
+
+/// The running ones' complement sum of 16-bit words, not yet folded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Adds bytes that start at an even offset of the data; an odd last byte counts as if a zero followed.
+    #[must_use]
+    pub fn bytes(mut self, data: &[u8]) -> Sum {
+        let mut words = data.chunks_exact(4);
+        for word in &mut words {
+            if let [a, b, c, d] = *word {
+                self.0 += u64::from(u32::from_be_bytes([a, b, c, d]));
+            }
+        }
+        match *words.remainder() {
+            [a] => self.0 += u64::from(u16::from_be_bytes([a, 0])),
+            [a, b] => self.0 += u64::from(u16::from_be_bytes([a, b])),
+            [a, b, c] => self.0 += u64::from(u32::from_be_bytes([a, b, c, 0])),
+            _ => {}
+        }
+        self
+    }
+
+    /// Adds the pseudo header of an upper-layer protocol (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    #[must_use]
+    pub fn pseudo_header(self, l3: L3, src: Addr, dst: Addr, protonum: u8, length: usize) -> Sum {
+        let addresses = match l3 {
+            L3::V4 => 4,
+            L3::V6 => 16,
+        };
+        let mut sum = self.bytes(&src.0[..addresses]).bytes(&dst.0[..addresses]);
+        sum.0 += u64::from(protonum) + length as u64;
+        sum
+    }
+
+    /// The sum folded to 16 bits. A correct packet, its checksum field included, folds to 0xffff.
+    #[must_use]
+    pub fn fold(self) -> u16 {
+        let mut sum = self.0;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    /// The value for a checksum field that was zero while summing.
+    #[must_use]
+    pub fn checksum(self) -> u16 {
+        !self.fold()
+    }
+}
+
+/// `csum_replace`: the checksum after the bytes `old` of the data became `new`, both of the same even length.
+///
+/// A checksum that was wrong stays wrong by the same amount (RFC 1624 equation 3).
+#[must_use]
+pub fn replaced(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
+    let removed = !Sum::default().bytes(old).fold();
+    let sum = Sum(u64::from(!checksum) + u64::from(removed)).bytes(new);
+    !sum.fold()
+}

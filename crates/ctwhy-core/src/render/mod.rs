@@ -1,0 +1,3 @@
+//! Traces as text and JSON.
+
+pub mod tcp;

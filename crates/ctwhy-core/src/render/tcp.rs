@@ -1,0 +1,1 @@
+//! Steps and refusals of the TCP tracker in words.

@@ -1,0 +1,63 @@
+//! Trackers: what a protocol says about a packet of a flow (`struct nf_conntrack_l4proto`).
+
+pub mod tcp;
+
+use crate::reason::Reason;
+use crate::sysctl::Sysctls;
+use crate::tuple::{Addr, L3};
+
+/// The transport part of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct L4<'a> {
+    /// The bytes that are at hand, from the first byte of the transport header.
+    pub bytes: &'a [u8],
+    /// The length on the wire (`skb->len - dataoff`); more than `bytes.len()` when a capture was cut short.
+    pub len: usize,
+    /// Family of the two addresses.
+    pub l3num: L3,
+    /// Source address of the packet, for pseudo headers.
+    pub src: Addr,
+    /// Destination address of the packet, for pseudo headers.
+    pub dst: Addr,
+}
+
+/// What a tracker may look at besides the packet and the entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The knobs.
+    pub sysctls: &'a Sysctls,
+    /// Whether transport checksums are verified for this packet: the hook is PREROUTING, `nf_conntrack_checksum` is 1,
+    /// and every byte is at hand.
+    pub verify_checksum: bool,
+}
+
+/// What a tracker decided about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Accepted. The core counts the packet and sets the timeout to this many seconds from now.
+    Accept {
+        /// Seconds.
+        timeout: u32,
+        /// Set ASSURED.
+        assured: bool,
+    },
+    /// Accepted, but neither counted nor refreshing the timeout.
+    Ignore,
+    /// Accepted and counted, then the entry is deleted (`nf_ct_kill_acct`).
+    Kill,
+    /// The entry belongs to an older connection: delete it and look the packet up again (`-NF_REPEAT`).
+    Reopen,
+    /// INVALID: the packet goes on without an entry.
+    Invalid {
+        /// Why.
+        reason: Reason,
+        /// Seconds to which the entry's timeout is lowered all the same.
+        lower_timeout: Option<u32>,
+    },
+}
+
+impl From<Reason> for Outcome {
+    fn from(reason: Reason) -> Outcome {
+        Outcome::Invalid { reason, lower_timeout: None }
+    }
+}

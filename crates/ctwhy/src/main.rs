@@ -1,0 +1,2 @@
+//! The `ctwhy` command: arguments in, text out.
+fn main() {}
