@@ -1,0 +1,44 @@
+# Everything one types here. CI types the same.
+
+# Tools that setup unpacked, and the sbin directories, for every recipe.
+ENV := . ./scripts/env.sh;
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint book bench wasm clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what is missing: apt-get as root, unpacked under target/tools otherwise
+	@scripts/setup.sh base
+
+demo: setup ## a real traceroute through a kernel NAT, explained packet by packet
+	@$(ENV) cargo build --locked -p ctwhy
+	@scripts/demo.sh
+
+test: setup ## all tests: unit, property, snapshot, lab, doc, the book's commands, the wasm build
+	@scripts/setup.sh wasm
+	@scripts/test.sh
+
+wasm: ## build ctwhy-core for wasm32-unknown-unknown
+	@scripts/setup.sh wasm
+	@scripts/wasm.sh
+
+lint: setup ## formatting, clippy, rustdoc; shellcheck and cargo-deny where installed
+	$(ENV) cargo fmt --all --check
+	$(ENV) cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(ENV) RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	$(ENV) if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; else echo 'no shellcheck here'; fi
+	$(ENV) if command -v cargo-deny >/dev/null; then cargo deny check; else echo 'no cargo-deny here'; fi
+
+book: ## build the book into target/book
+	@scripts/setup.sh book
+	$(ENV) mdbook build book
+	@echo 'open target/book/index.html'
+
+bench: setup ## the benchmarks
+	@if ls crates/*/benches/*.rs >/dev/null 2>&1; then $(ENV) cargo bench --locked --workspace; \
+	else echo 'no benchmarks yet'; fi
+
+clean: ## remove all that was built or unpacked
+	rm -rf target

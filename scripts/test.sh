@@ -1,0 +1,52 @@
+#!/bin/sh
+# Runs every test there is and closes with one line: N passed, N failed, N skipped.
+#
+# A test that lacks a privilege appends "test name: reason" to the file named by CTWHY_SKIPS and returns; libtest then
+# calls it passed, so it is subtracted here and read out at the end. With CI set a skip is a failure.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/env.sh
+
+work=$PWD/target/test-run
+rm -rf "$work"
+mkdir -p "$work"
+CTWHY_SKIPS=$work/skips
+export CTWHY_SKIPS
+: >"$CTWHY_SKIPS"
+
+# POSIX sh has no pipefail: the status travels in a file.
+{ cargo test --locked --workspace --no-fail-fast 2>&1; echo $? >"$work/status"; } | tee "$work/log"
+status=$(cat "$work/status")
+
+printf '\nctwhy-core for wasm32-unknown-unknown:\n'
+if scripts/wasm.sh; then
+    echo 'test result: ok. 1 passed; 0 failed; 0 ignored; wasm build' | tee -a "$work/log"
+else
+    status=1
+    echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored; wasm build' | tee -a "$work/log"
+fi
+
+count() { # WORD: the sum of what stands before it in all result lines
+    sed 's/\x1b\[[0-9;]*m//g' "$work/log" | awk -v word="$1" '
+        /^test result:/ { for (i = 2; i <= NF; i++) if ($i == word ";") sum += $(i - 1) }
+        END { print sum + 0 }'
+}
+skips=$(wc -l <"$CTWHY_SKIPS")
+passed=$(($(count passed) - skips))
+failed=$(count failed)
+skipped=$(($(count ignored) + skips))
+
+if [ "$skips" -gt 0 ]; then
+    printf '\nSkipped, each for want of something this machine does not give:\n'
+    sed 's/^/skipped: /' "$CTWHY_SKIPS"
+    if [ -n "${CI:-}" ]; then
+        echo 'CI is set, so that is a failure.'
+        status=1
+    fi
+fi
+# What does not compile has no result line, and still failed.
+if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
+    failed=1
+fi
+printf '\n%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+exit "$status"
