@@ -1,1 +1,11 @@
-//! ctwhy-fixture
+//! Captures, cases and recorded kernel decisions, read and written; this crate knows neither kernel nor engine.
+//!
+//! In the order in which a packet's data passes through: [`capture`] reads pcap and pcapng as a stream, [`link`] finds
+//! the IP packet behind the link layer, [`write`](mod@write) puts packets with comments into a pcapng that Wireshark
+//! opens, and [`case`] ties packets, configuration and what a kernel decided about them into a folder.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod link;
+pub mod linktype;
+pub mod write;
