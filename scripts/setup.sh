@@ -49,47 +49,53 @@ download_packages() {
     (cd "$tools/apt/debs" && private_apt download $names)
 }
 
-library_path() { # ROOT: every library directory of an unpacked root, joined by colons
-    for dir in "$1"/usr/lib/*-linux-gnu* "$1"/lib/*-linux-gnu*; do
-        [ -d "$dir" ] && printf '%s:' "$dir"
-    done | sed 's/:$//'
-}
-
 # Writes target/tools/bin/NAME for every program of the unpacked packages: the libraries they need are theirs alone.
+# Paths are relative to the wrapper, so that a checkout can be moved.
 write_wrappers() {
-    libraries=$(library_path "$tools/root")
-    extensions=
-    for dir in "$tools"/root/usr/lib/*/xtables; do
-        [ -d "$dir" ] && extensions=" XTABLES_LIBDIR='$dir'"
-    done
     mkdir -p "$tools/bin"
-    for program in "$tools"/root/usr/sbin/* "$tools"/root/usr/bin/* "$tools"/root/sbin/* "$tools"/root/bin/*; do
-        [ -x "$program" ] || continue
-        # Names that Debian's alternatives would have provided, which unpacking alone does not.
-        name=$(basename "$program" .db)
-        case $name in
-            iptables-nft* | ip6tables-nft*) name=$(echo "$name" | sed 's/-nft//') ;;
-        esac
-        printf '#!/bin/sh\nLD_LIBRARY_PATH='\''%s'\''%s exec '\''%s'\'' "$@"\n' \
-            "$libraries" "$extensions" "$program" >"$tools/bin/$name"
-        chmod +x "$tools/bin/$name"
-    done
+    (
+        cd "$tools/root"
+        libraries=$(for dir in usr/lib/*-linux-gnu* lib/*-linux-gnu*; do
+            # shellcheck disable=SC2016 # expanded by the wrapper
+            [ ! -d "$dir" ] || printf '$root/%s:' "$dir"
+        done)
+        extensions=
+        for dir in usr/lib/*/xtables; do
+            [ ! -d "$dir" ] || extensions=" XTABLES_LIBDIR=\$root/$dir"
+        done
+        for program in usr/sbin/* usr/bin/* sbin/* bin/*; do
+            [ -x "$program" ] || continue
+            # Names that Debian's alternatives would have provided, which unpacking alone does not.
+            name=$(basename "$program" .db)
+            case $name in
+                iptables-nft* | ip6tables-nft*) name=$(echo "$name" | sed 's/-nft//') ;;
+            esac
+            cat >"$tools/bin/$name" <<EOF
+#!/bin/sh
+root=\${0%/*}/../root
+LD_LIBRARY_PATH=${libraries%:}$extensions exec "\$root/$program" "\$@"
+EOF
+            chmod +x "$tools/bin/$name"
+        done
+    )
 }
 
 # Gives the linker and pkg-config a libmnl: the unpacked one, or the system's when only its development files lacked.
 link_libmnl() {
     have pkg-config && pkg-config --exists libmnl && return
-    description=$(find "$tools/root" -name libmnl.pc | head -n 1)
-    [ -n "$description" ] || return 0
-    for library in "$tools"/root/usr/lib/*/libmnl.so.0 /usr/lib/*/libmnl.so.0 /lib/*/libmnl.so.0; do
-        [ -e "$library" ] || continue
-        mkdir -p "$tools/lib/pkgconfig"
-        ln -sf "$library" "$tools/lib/libmnl.so"
-        ln -sf "$library" "$tools/lib/libmnl.so.0"
-        sed -e "s|^libdir=.*|libdir=$tools/lib|" -e "s|^prefix=.*|prefix=$tools/root/usr|" "$description" \
-            >"$tools/lib/pkgconfig/libmnl.pc"
-        break
-    done
+    mkdir -p "$tools/lib/pkgconfig"
+    (
+        cd "$tools/lib"
+        for library in ../root/usr/lib/*/libmnl.so.0 /usr/lib/*/libmnl.so.0 /lib/*/libmnl.so.0; do
+            [ -e "$library" ] || continue
+            ln -sf "$library" libmnl.so
+            ln -sf "$library" libmnl.so.0
+            # shellcheck disable=SC2016 # expanded by pkg-config
+            sed -e 's|^prefix=.*|prefix=${pcfiledir}/../../root/usr|' -e 's|^libdir=.*|libdir=${pcfiledir}/..|' \
+                ../root/usr/lib/*/pkgconfig/libmnl.pc >pkgconfig/libmnl.pc
+            break
+        done
+    )
 }
 
 unpack_base() { # PACKAGES: what an ordinary user can do
