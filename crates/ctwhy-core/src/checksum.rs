@@ -56,10 +56,12 @@ impl Sum {
 
 /// `csum_replace`: the checksum after the bytes `old` of the data became `new`, both of the same even length.
 ///
-/// A checksum that was wrong stays wrong by the same amount (RFC 1624 equation 3).
+/// A checksum that was wrong stays wrong by the same amount (RFC 1624 equation 3). Of the two ways to write zero the
+/// result is always 0x0000, never 0xffff, as in the kernel.
 #[must_use]
 pub fn replaced(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
     let removed = !Sum::default().bytes(old).fold();
-    let sum = Sum(u64::from(!checksum) + u64::from(removed)).bytes(new);
+    // 0xffff is zero, too; with it the sum is never the other zero, which would fold to 0 and come out as 0xffff.
+    let sum = Sum(0xffff + u64::from(!checksum) + u64::from(removed)).bytes(new);
     !sum.fold()
 }

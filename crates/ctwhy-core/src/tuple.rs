@@ -208,3 +208,36 @@ impl fmt::Display for Endpoint {
         }
     }
 }
+
+/// Why no tuple could be read (`nf_ct_get_tuple`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortTransport {
+    /// Protocol whose header is cut off.
+    pub protonum: u8,
+    /// Bytes of the transport header that the tuple is read from.
+    pub need: usize,
+    /// Bytes there.
+    pub have: usize,
+}
+
+/// `nf_ct_get_tuple`: the tuple of a packet whose transport header is `l4` (TUPLE-02 to TUPLE-05).
+///
+/// # Errors
+/// [`ShortTransport`] when the bytes that the tuple is read from are cut off.
+pub fn extract(l3num: L3, src: Addr, dst: Addr, protonum: u8, l4: &[u8]) -> Result<Tuple, ShortTransport> {
+    let need = match protonum {
+        proto::ICMP | proto::ICMPV6 => 8,
+        number if has_ports(number) => 4,
+        _ => 0,
+    };
+    let short = ShortTransport { protonum, need, have: l4.len() };
+    let header = l4.get(..need).ok_or(short)?;
+    let (src_u, dst_u) = match *header {
+        [s0, s1, d0, d1] => (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])),
+        [icmp_type, code, _, _, id0, id1, _, _] => {
+            (u16::from_be_bytes([id0, id1]), u16::from_be_bytes([icmp_type, code]))
+        }
+        _ => (0, 0),
+    };
+    Ok(Tuple { src, dst, src_u, dst_u, l3num, protonum })
+}

@@ -7,7 +7,7 @@ mod step;
 
 use alloc::vec::Vec;
 
-pub use step::Step;
+pub use step::{Part, Protected, Step, TimeoutRule, Unchecked, Update};
 
 /// Receives the steps of a decision while it is being taken.
 pub trait Sink {

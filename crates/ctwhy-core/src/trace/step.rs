@@ -1,10 +1,269 @@
 //! The vocabulary of a trace: one variant for each thing that can happen to a packet, with the values involved.
 
+use core::net::IpAddr;
+
+use crate::direction::{CtInfo, Direction};
+use crate::hook::Hook;
+use crate::nat::Manip;
 use crate::track::tcp::TcpStep;
+use crate::tuple::{L3, Tuple};
 
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A packet came to conntrack.
+    Arrived {
+        /// Where.
+        hook: Hook,
+        /// Length of the IP packet in bytes.
+        bytes: usize,
+    },
+    /// A transport checksum was verified.
+    ChecksumRight(Protected),
+    /// The sender left the UDP checksum out.
+    ChecksumAbsent,
+    /// A transport checksum was not looked at.
+    ChecksumUnchecked(Unchecked),
+    /// The packet already carries an entry: it is not tracked again (CORE-HOOK-04, ICMP-LOC-01).
+    AlreadyAttached,
+
+    /// The packet is an ICMP error: it belongs to the flow of the packet that it quotes.
+    IcmpError {
+        /// ICMP or ICMPv6.
+        l3num: L3,
+        /// Type.
+        icmp_type: u8,
+        /// Code.
+        code: u8,
+    },
+    /// The quoted packet, as far as its tuple.
+    Quoted {
+        /// Where its IP header starts in the error.
+        offset: usize,
+        /// How many bytes of it are quoted.
+        bytes: usize,
+        /// Its tuple.
+        tuple: Tuple,
+    },
+    /// The quoted tuple turned round.
+    QuotedInverted {
+        /// The tuple to look for.
+        inverted: Tuple,
+    },
+    /// The flow that the quoted packet belonged to.
+    QuotedHit {
+        /// Number of the entry.
+        id: u32,
+        /// Direction whose tuple is the inverted one: the direction of the error.
+        direction: Direction,
+        /// Direction of the packet that died.
+        died: Direction,
+    },
+    /// The error goes where the flow goes.
+    HostCheck {
+        /// Destination of the error.
+        outer: IpAddr,
+    },
+    /// The error belongs to the flow.
+    Related {
+        /// Number of the entry.
+        id: u32,
+        /// RELATED or RELATED_REPLY.
+        ctinfo: CtInfo,
+    },
+    /// The kind of message is exempt from tracking.
+    Exempt {
+        /// ICMPv6 type.
+        icmp_type: u8,
+    },
+
+    /// The tuple of the packet.
+    TupleRead {
+        /// The tuple.
+        tuple: Tuple,
+    },
+    /// The tuple is in the table.
+    Hit {
+        /// Number of the entry.
+        id: u32,
+        /// Direction whose tuple it is.
+        direction: Direction,
+    },
+    /// The tuple is not in the table, a flow begins.
+    Created {
+        /// The tuple of the answer.
+        reply: Tuple,
+    },
+    /// What conntrack calls the packet, and why.
+    Decided {
+        /// The word.
+        ctinfo: CtInfo,
+    },
     /// The TCP tracker did something.
     Tcp(TcpStep),
+    /// A tracker chose a timeout.
+    Timeout {
+        /// Why this one.
+        rule: TimeoutRule,
+        /// Seconds.
+        seconds: u32,
+    },
+    /// The tracker accepted the packet, but the entry was neither refreshed nor counted.
+    NotRefreshed,
+    /// The first packet in reply direction.
+    SeenReply,
+    /// The flow is now ASSURED.
+    Assured,
+    /// An older connection had this tuple; its entry is deleted and the packet begins a new flow.
+    Reopened {
+        /// Number of the old entry.
+        id: u32,
+    },
+    /// The packet ended the entry.
+    Killed {
+        /// Number of the entry.
+        id: u32,
+    },
+
+    /// The nat chain of a hook was asked.
+    NatAsked {
+        /// The hook.
+        hook: Hook,
+        /// What it may change.
+        manip: Manip,
+        /// Line of the rule that matched, `None` when none did: a null binding follows.
+        line: Option<u32>,
+    },
+    /// The decision was taken with an earlier packet of the flow.
+    NatKept {
+        /// What it is about.
+        manip: Manip,
+    },
+    /// The reply tuple after a decision.
+    NatBound {
+        /// What was changed.
+        manip: Manip,
+        /// The tuple that packets of the original direction leave with.
+        leaves_as: Tuple,
+        /// Was it the port or id that had to change because the wanted one was taken?
+        port_taken: bool,
+    },
+    /// The kernel said which binding it chose.
+    Learnt {
+        /// The kernel's number of the entry.
+        id: u32,
+        /// The reply tuple that follows from it.
+        reply: Tuple,
+    },
+    /// A packet without an entry passes NAT unchanged.
+    NatBypassed,
+    /// An address, and a port or id where there is one, was rewritten.
+    Rewritten {
+        /// In the packet itself, or in the one that it quotes.
+        part: Part,
+        /// Source or destination.
+        manip: Manip,
+        /// Before: address and port.
+        from: (IpAddr, Option<u16>),
+        /// After.
+        to: (IpAddr, Option<u16>),
+    },
+    /// A checksum was brought up to date.
+    ChecksumUpdated {
+        /// In the packet itself, or in the one that it quotes.
+        part: Part,
+        /// Which.
+        protected: Protected,
+        /// How.
+        how: Update,
+        /// Before.
+        from: u16,
+        /// After.
+        to: u16,
+    },
+    /// An error about a flow that needs no translation at this hook.
+    ErrorUntranslated {
+        /// The hook.
+        hook: Hook,
+    },
+
+    /// The packet is for an address of this host.
+    RoutedLocal {
+        /// The address.
+        to: IpAddr,
+    },
+    /// The packet is forwarded.
+    RoutedTo {
+        /// Index of the outgoing interface.
+        interface: u16,
+    },
+    /// The TTL was decremented.
+    TtlDecremented {
+        /// The new value.
+        to: u8,
+    },
+    /// The entry went into the table.
+    Confirmed {
+        /// Its number.
+        id: u32,
+    },
+    /// The packet was dropped before its entry was confirmed: the entry vanished with it (NEW-02).
+    EntryVanished,
+}
+
+/// The part of a packet that was rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The packet itself.
+    Outer,
+    /// The packet that an ICMP error quotes.
+    Quoted,
+}
+
+/// What a checksum protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protected {
+    /// The IPv4 header.
+    Ipv4Header,
+    /// A UDP datagram.
+    Udp,
+    /// A TCP segment.
+    Tcp,
+    /// An ICMP or ICMPv6 message.
+    Icmp,
+}
+
+/// How a checksum was brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// By the difference: what was wrong stays wrong.
+    Incremental,
+    /// Computed over all bytes.
+    Full,
+}
+
+/// Why a checksum was not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unchecked {
+    /// `nf_conntrack_checksum` is 0.
+    Switched,
+    /// Only PREROUTING looks.
+    Hook,
+    /// Bytes are missing from the capture.
+    Cut,
+}
+
+/// Why a timeout was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutRule {
+    /// No packet was seen in reply direction yet.
+    Unreplied,
+    /// Replied, but younger than two seconds.
+    Young,
+    /// Replied and older than two seconds.
+    Stream,
+    /// ICMP and ICMPv6 queries.
+    Icmp,
+    /// A protocol that conntrack does not know.
+    Generic,
 }

@@ -1,6 +1,9 @@
 //! Trackers: what a protocol says about a packet of a flow (`struct nf_conntrack_l4proto`).
 
+pub mod icmp;
+pub mod icmpv6;
 pub mod tcp;
+pub mod udp;
 
 use crate::reason::Reason;
 use crate::sysctl::Sysctls;

@@ -1,0 +1,77 @@
+//! The last hook: an unconfirmed entry goes into the table (`nf_confirm`, `__nf_conntrack_confirm`; catalogue A.6).
+
+use crate::conn::Unconfirmed;
+use crate::conntrack::{Attached, Tracked};
+use crate::direction::{CtInfo, Direction};
+use crate::status::Status;
+use crate::table::{Clash, EntryId, Table};
+use crate::time::Time;
+use crate::trace::{Sink, Step};
+use crate::tuple::proto;
+
+/// Why a packet was dropped at confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfirmDrop {
+    /// Another flow holds the tuple of this direction (CLASH-02c, CLASH-03).
+    Clash {
+        /// The direction of the new flow.
+        direction: Direction,
+    },
+}
+
+impl ConfirmDrop {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            ConfirmDrop::Clash { .. } => "confirm.clash",
+        }
+    }
+}
+
+/// `nf_confirm`: confirms the packet's entry if it is new and the packet travels in original direction.
+pub(crate) fn confirm<S: Sink>(
+    tracked: &mut Tracked,
+    table: &mut Table,
+    now: Time,
+    sink: &mut S,
+) -> Result<(), ConfirmDrop> {
+    let Attached::Unconfirmed(own) = &tracked.attached else { return Ok(()) };
+    // An entry attached in reply direction belongs to the packet that is being answered (NEW-04); one that carries
+    // CONFIRMED was in the table and has been deleted.
+    if tracked.ctinfo.direction() != Some(Direction::Original) || own.flow.status.contains(Status::CONFIRMED) {
+        return Ok(());
+    }
+    match table.confirm(own, now) {
+        Ok(id) => {
+            let number = table.get(id).map_or(0, |entry| entry.id);
+            sink.step(|| Step::Confirmed { id: number });
+            tracked.attached = Attached::Entry(id);
+            Ok(())
+        }
+        Err(clash) => match resolve(own, &clash, table) {
+            Some(id) => {
+                tracked.attached = Attached::Entry(id);
+                Ok(())
+            }
+            None => Err(ConfirmDrop::Clash { direction: clash.direction }),
+        },
+    }
+}
+
+/// `__nf_ct_resolve_clash`: the packet moves to the entry that was first when both mean the same flow (CLASH-02a).
+fn resolve(own: &Unconfirmed, clash: &Clash, table: &Table) -> Option<EntryId> {
+    let allows =
+        !matches!(own.flow.tuple(Direction::Original).protonum, proto::TCP | proto::SCTP | proto::ICMP | proto::ICMPV6);
+    let holder = table.get(clash.holder)?.flow.tuples;
+    let [original, reply] = own.flow.tuples;
+    (allows && (holder == [original, reply] || holder == [reply, original])).then_some(clash.holder)
+}
+
+/// `nf_conntrack_attach`: a packet that this host sends in answer to another carries that packet's entry, in the
+/// other direction, as RELATED. `None` when the answered packet has no entry (ICMP-LOC-03).
+pub(crate) fn attach(trigger: &Tracked) -> Option<Tracked> {
+    let direction = trigger.ctinfo.direction()?;
+    let ctinfo = CtInfo::related(direction.opposite());
+    Some(Tracked { ctinfo, reason: None, attached: trigger.attached })
+}

@@ -1,0 +1,104 @@
+//! The entry: one flow as conntrack knows it (`struct nf_conn`).
+//!
+//! [`Unconfirmed`] belongs to one packet that is on its way through the hooks; nobody else can find it. [`Confirmed`]
+//! is in the table. They are different types because almost nothing that may be done to one may be done to the other.
+
+use crate::direction::Direction;
+use crate::status::Status;
+use crate::time::Time;
+use crate::track::tcp::Tcp;
+use crate::tuple::Tuple;
+
+/// Packets and bytes of one direction (`nf_conn_counter`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets, headers included.
+    pub bytes: u64,
+}
+
+/// What the tracker of the protocol remembers.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol {
+    /// UDP.
+    Udp {
+        /// When the flow is old enough to be a stream (UDP-02).
+        stream_from: Time,
+    },
+    /// TCP.
+    Tcp(Tcp),
+    /// ICMP and ICMPv6 queries, and every protocol that conntrack does not know: nothing is remembered.
+    Stateless,
+}
+
+/// What an unconfirmed and a confirmed entry have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// The tuple of each direction. The original one never changes; NAT rewrites the reply one before confirm.
+    pub tuples: [Tuple; 2],
+    /// Status bits.
+    pub status: Status,
+    /// The mark of the flow.
+    pub mark: u32,
+    /// Packets and bytes by direction, where `nf_conntrack_acct` was on when the flow began.
+    pub counters: Option<[Counter; 2]>,
+    /// State of the tracker.
+    pub protocol: Protocol,
+    /// The interface that a masqueraded flow leaves by (`nat->masq_index`).
+    pub masquerade_interface: Option<u16>,
+}
+
+impl Flow {
+    /// The tuple of packets in `direction`.
+    #[must_use]
+    pub const fn tuple(&self, direction: Direction) -> &Tuple {
+        match direction {
+            Direction::Original => &self.tuples[0],
+            Direction::Reply => &self.tuples[1],
+        }
+    }
+
+    /// Counts one packet of `bytes` bytes (`nf_ct_acct_add`).
+    pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
+        if let Some(counters) = &mut self.counters {
+            let counter = &mut counters[direction.index()];
+            counter.packets += 1;
+            counter.bytes += bytes as u64;
+        }
+    }
+}
+
+/// An entry that is reachable only through the packet that created it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unconfirmed {
+    /// The flow.
+    pub flow: Flow,
+    /// Seconds that the entry will live from the moment it is confirmed.
+    pub timeout: u32,
+}
+
+/// An entry in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirmed {
+    /// The flow.
+    pub flow: Flow,
+    /// When it is dead.
+    pub expires: Time,
+    /// Number of the entry, counted from 1 in the order of confirming. The kernel's CTA_ID where it was learnt.
+    pub id: u32,
+}
+
+impl Confirmed {
+    /// Whole seconds left at `now`, rounded as `conntrack -L` does (TIMEOUT-03).
+    #[must_use]
+    pub const fn remaining_secs(&self, now: Time) -> u32 {
+        (self.expires.since(now) / 1_000_000_000) as u32
+    }
+
+    /// Is its time over? (`nf_ct_is_expired`)
+    #[must_use]
+    pub const fn is_expired(&self, now: Time) -> bool {
+        self.expires.0 <= now.0
+    }
+}

@@ -1,0 +1,289 @@
+//! One packet at the conntrack hook: `nf_conntrack_in` (catalogue A.3).
+
+use crate::conn::{Flow, Protocol, Unconfirmed};
+use crate::direction::{CtInfo, Direction};
+use crate::hook::Hook;
+use crate::packet::{Packet, Transport};
+use crate::reason::Reason;
+use crate::related::{self, IcmpKind};
+use crate::status::Status;
+use crate::sysctl::Sysctls;
+use crate::table::{EntryId, Table};
+use crate::time::Time;
+use crate::trace::{Sink, Step, TimeoutRule, Unchecked};
+use crate::track::tcp::{self, Tcp};
+use crate::track::{Context, Outcome, icmp, icmpv6, udp};
+use crate::tuple::{Tuple, extract, proto};
+
+/// What is attached to a packet on its way through the hooks (`skb->_nfct`).
+#[derive(Clone, Copy, Debug)]
+pub enum Attached {
+    /// No entry: the packet is INVALID.
+    None,
+    /// The packet is exempt.
+    Untracked,
+    /// An entry in the table.
+    Entry(EntryId),
+    /// An entry of the packet's own.
+    Unconfirmed(Unconfirmed),
+}
+
+/// A packet behind conntrack.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracked {
+    /// What conntrack calls it.
+    pub ctinfo: CtInfo,
+    /// Why, for INVALID.
+    pub reason: Option<Reason>,
+    /// Its entry.
+    pub attached: Attached,
+}
+
+impl Tracked {
+    fn invalid(reason: Reason) -> Tracked {
+        Tracked { ctinfo: CtInfo::Invalid, reason: Some(reason), attached: Attached::None }
+    }
+}
+
+/// Whether the engine has a tracker for the protocol. Of the others it says so instead of guessing.
+#[must_use]
+pub const fn has_tracker(protonum: u8) -> bool {
+    !matches!(protonum, proto::GRE | proto::SCTP | proto::UDPLITE)
+}
+
+/// Conntrack proper: the table and the knobs.
+#[derive(Clone, Debug, Default)]
+pub struct Conntrack {
+    /// All confirmed entries.
+    pub table: Table,
+    /// The knobs.
+    pub sysctls: Sysctls,
+}
+
+impl Conntrack {
+    /// `nf_conntrack_in`: finds or creates the entry of a packet and asks the tracker.
+    ///
+    /// Fragments must have been reassembled, and [`has_tracker`] must hold for the protocol.
+    pub fn track<S: Sink>(&mut self, packet: &Packet<'_>, hook: Hook, now: Time, sink: &mut S) -> Tracked {
+        sink.step(|| Step::Arrived { hook, bytes: packet.len });
+        let transport = match packet.transport {
+            Ok(transport) => transport,
+            Err(cause) => return Tracked::invalid(Reason::NoTransport(cause)),
+        };
+        let unchecked = match hook {
+            _ if !self.sysctls.checksum => Some(Unchecked::Switched),
+            Hook::PreRouting if packet.is_cut() => Some(Unchecked::Cut),
+            Hook::PreRouting => None,
+            _ => Some(Unchecked::Hook),
+        };
+        if let Some(why) = unchecked {
+            sink.step(|| Step::ChecksumUnchecked(why));
+        }
+        let verify_checksum = unchecked.is_none();
+        match self.decide(packet, transport, verify_checksum, now, sink) {
+            Ok(tracked) => {
+                sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
+                tracked
+            }
+            Err(reason) => Tracked::invalid(reason),
+        }
+    }
+
+    fn decide<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        transport: Transport,
+        verify_checksum: bool,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<Tracked, Reason> {
+        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        match related::classify(packet, transport, &mut self.table, now, &cx, sink)? {
+            IcmpKind::Query => {}
+            IcmpKind::Untracked => {
+                let icmp_type = packet.bytes.get(transport.offset).copied().unwrap_or(0);
+                sink.step(|| Step::Exempt { icmp_type });
+                return Ok(Tracked { ctinfo: CtInfo::Untracked, reason: None, attached: Attached::Untracked });
+            }
+            IcmpKind::Related { id, direction } => {
+                let ctinfo = CtInfo::related(direction);
+                return Ok(Tracked { ctinfo, reason: None, attached: Attached::Entry(id) });
+            }
+        }
+        let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
+        let tuple =
+            extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(Reason::ShortTransport)?;
+        sink.step(|| Step::TupleRead { tuple });
+        // A reopened TCP connection is looked up once more; the second time its old entry is gone.
+        loop {
+            match self.table.lookup(&tuple, now) {
+                None => return self.begin(packet, transport, tuple, verify_checksum, now, sink),
+                Some((id, direction)) => {
+                    match self.continue_flow(packet, transport, (id, direction), verify_checksum, now, sink)? {
+                        Some(tracked) => return Ok(tracked),
+                        None => {
+                            let old = self.table.remove(id).map_or(0, |entry| entry.id);
+                            sink.step(|| Step::Reopened { id: old });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `init_conntrack` and the tracker's say on the first packet of a flow.
+    fn begin<S: Sink>(
+        &self,
+        packet: &Packet<'_>,
+        transport: Transport,
+        tuple: Tuple,
+        verify_checksum: bool,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<Tracked, Reason> {
+        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        let reply = tuple.invert().ok_or(Reason::NotInvertible { tuple })?;
+        sink.step(|| Step::Created { reply });
+        let l4 = packet.l4(transport.offset);
+        let (protocol, outcome) = match transport.protonum {
+            proto::TCP => {
+                let segment = tcp::check(&l4, &cx)?;
+                let mut state = Tcp::new(&segment, &cx, sink)?;
+                let outcome = state.packet(&segment, Direction::Original, Status::default(), 0, &cx, sink);
+                (Protocol::Tcp(state), outcome)
+            }
+            proto::UDP => {
+                udp::check(&l4, &cx, sink)?;
+                let stream_from = now.plus_secs(udp::STREAM_AFTER_SECS);
+                (Protocol::Udp { stream_from }, udp::packet(Status::default(), stream_from, now, &cx, sink))
+            }
+            proto::ICMP | proto::ICMPV6 => (Protocol::Stateless, icmp_packet(packet, &tuple, &cx, sink)?),
+            _ => (Protocol::Stateless, generic_packet(&cx, sink)),
+        };
+        let mut flow = Flow {
+            tuples: [tuple, reply],
+            status: Status::default(),
+            mark: 0,
+            counters: self.sysctls.acct.then(Default::default),
+            protocol,
+            masquerade_interface: None,
+        };
+        let timeout = match outcome {
+            Outcome::Accept { timeout, .. } => {
+                flow.count(Direction::Original, packet.len);
+                timeout
+            }
+            Outcome::Invalid { reason, .. } => return Err(reason),
+            Outcome::Ignore | Outcome::Kill | Outcome::Reopen => 0,
+        };
+        let attached = Attached::Unconfirmed(Unconfirmed { flow, timeout });
+        Ok(Tracked { ctinfo: CtInfo::New, reason: None, attached })
+    }
+
+    /// `resolve_normal_ct` for a hit, and the tracker's say. `None` asks for another look-up (`-NF_REPEAT`).
+    fn continue_flow<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        transport: Transport,
+        (id, direction): (EntryId, Direction),
+        verify_checksum: bool,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<Option<Tracked>, Reason> {
+        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        let Some(entry) = self.table.get_mut(id) else { return Ok(None) };
+        let number = entry.id;
+        sink.step(|| Step::Hit { id: number, direction });
+        let status = entry.flow.status;
+        let ctinfo = match direction {
+            Direction::Reply => CtInfo::EstablishedReply,
+            Direction::Original if status.contains(Status::SEEN_REPLY) => CtInfo::Established,
+            Direction::Original if status.contains(Status::EXPECTED) => CtInfo::Related,
+            Direction::Original => CtInfo::New,
+        };
+        let remaining = entry.remaining_secs(now);
+        let l4 = packet.l4(transport.offset);
+        let original = *entry.flow.tuple(Direction::Original);
+        let outcome = match &mut entry.flow.protocol {
+            Protocol::Tcp(state) => {
+                let segment = tcp::check(&l4, &cx)?;
+                state.packet(&segment, direction, status, remaining, &cx, sink)
+            }
+            Protocol::Udp { stream_from } => {
+                udp::check(&l4, &cx, sink)?;
+                udp::packet(status, *stream_from, now, &cx, sink)
+            }
+            Protocol::Stateless if original.is_icmp() => icmp_packet(packet, &original, &cx, sink)?,
+            Protocol::Stateless => generic_packet(&cx, sink),
+        };
+        let mut attached = Attached::Entry(id);
+        match outcome {
+            Outcome::Accept { timeout, assured } => {
+                if !status.contains(Status::FIXED_TIMEOUT) {
+                    entry.expires = now.plus_secs(timeout);
+                }
+                entry.flow.count(direction, packet.len);
+                if assured {
+                    entry.flow.status |= Status::ASSURED;
+                    sink.step(|| Step::Assured);
+                }
+            }
+            Outcome::Ignore => sink.step(|| Step::NotRefreshed),
+            Outcome::Kill => {
+                entry.flow.count(direction, packet.len);
+                sink.step(|| Step::Killed { id: number });
+            }
+            Outcome::Reopen => return Ok(None),
+            Outcome::Invalid { reason, lower_timeout } => {
+                if let Some(seconds) = lower_timeout {
+                    entry.expires = now.plus_secs(seconds);
+                }
+                return Err(reason);
+            }
+        }
+        if direction == Direction::Reply && !status.contains(Status::SEEN_REPLY) {
+            entry.flow.status |= Status::SEEN_REPLY;
+            sink.step(|| Step::SeenReply);
+        }
+        if outcome == Outcome::Kill
+            && let Some(dead) = self.table.remove(id)
+        {
+            // The packet keeps the entry that it ended; nobody else finds it any more.
+            let mut flow = dead.flow;
+            flow.status |= Status::DYING;
+            attached = Attached::Unconfirmed(Unconfirmed { flow, timeout: 0 });
+        }
+        Ok(Some(Tracked { ctinfo, reason: None, attached }))
+    }
+}
+
+/// `nf_conntrack_icmp_packet`, `nf_conntrack_icmpv6_packet`.
+fn icmp_packet<S: Sink>(
+    packet: &Packet<'_>,
+    original: &Tuple,
+    cx: &Context<'_>,
+    sink: &mut S,
+) -> Result<Outcome, Reason> {
+    use crate::tuple::L3;
+    let timeout = match (packet.l3num, original.protonum) {
+        (L3::V4, proto::ICMP) => {
+            icmp::may_begin(original)?;
+            cx.sysctls.icmp_timeout
+        }
+        (L3::V6, proto::ICMPV6) => {
+            icmpv6::may_begin(original)?;
+            cx.sysctls.icmpv6_timeout
+        }
+        // ICMP in IPv6 and ICMPv6 in IPv4 (ICMP6-X-01).
+        _ => return Err(Reason::IcmpUnsolicited { tuple: *original }),
+    };
+    sink.step(|| Step::Timeout { rule: TimeoutRule::Icmp, seconds: timeout });
+    Ok(Outcome::Accept { timeout, assured: false })
+}
+
+/// A protocol without a tracker of its own (GENERIC-01).
+fn generic_packet<S: Sink>(cx: &Context<'_>, sink: &mut S) -> Outcome {
+    let timeout = cx.sysctls.generic_timeout;
+    sink.step(|| Step::Timeout { rule: TimeoutRule::Generic, seconds: timeout });
+    Outcome::Accept { timeout, assured: false }
+}

@@ -1,0 +1,88 @@
+//! ICMP errors through NAT: the error and the packet that it quotes are translated back, each on its own side
+//! (`nf_nat_icmp_reply_translation` and its IPv6 twin; catalogue D.6).
+
+use super::manip::{Place, holds_header, put16, rewrite};
+use super::{Manip, NatDrop};
+use crate::checksum::Sum;
+use crate::conn::Flow;
+use crate::direction::Direction;
+use crate::hook::Hook;
+use crate::packet::{Packet, be16};
+use crate::status::Status;
+use crate::trace::{Part, Protected, Sink, Step, Update};
+use crate::track::{icmp, icmpv6};
+use crate::tuple::{L3, proto};
+
+/// Translates an error that travels in `direction` of `flow` at one nat hook.
+///
+/// # Errors
+/// [`NatDrop`] when the error must not go on.
+pub(super) fn translate_error<S: Sink>(
+    buffer: &mut [u8],
+    len: usize,
+    at: usize,
+    (flow, direction): (&Flow, Direction),
+    (hook, manip): (Hook, Manip),
+    sink: &mut S,
+) -> Result<(), NatDrop> {
+    let l3num = flow.tuple(direction).l3num;
+    let quote = at + icmp::HEADER;
+    holds_header(len, quote, l3num)?;
+    if len <= buffer.len() && !checksum_is_right(buffer, len, at, l3num) {
+        return Err(NatDrop::ErrorChecksum);
+    }
+    let redirect = match l3num {
+        L3::V4 => icmp::REDIRECT,
+        L3::V6 => icmpv6::REDIRECT,
+    };
+    if buffer.get(at) == Some(&redirect)
+        && (!flow.status.contains(Status::NAT_DONE_MASK) || flow.status.intersects(Status::NAT_MASK))
+    {
+        return Err(NatDrop::Redirect);
+    }
+    if !manip.applies(flow.status, direction) {
+        sink.step(|| Step::ErrorUntranslated { hook });
+        return Ok(());
+    }
+    // The quoted packet went the other way: what is the source outside is the destination in the quote, and it takes
+    // the tuple of the other direction as it stands.
+    let other = flow.tuple(direction.opposite());
+    rewrite(buffer, &Place { ip: quote, len, part: Part::Quoted }, other, manip.opposite(), sink)?;
+    recompute_checksum(buffer, len, at, l3num, sink);
+    if let Some(mut target) = other.invert() {
+        target.protonum = match l3num {
+            L3::V4 => proto::ICMP,
+            L3::V6 => proto::ICMPV6,
+        };
+        rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?;
+    }
+    Ok(())
+}
+
+/// The sum that a message starts with: of the pseudo header as it is now in IPv6, nothing in IPv4.
+fn initial_sum(buffer: &[u8], len: usize, at: usize, l3num: L3) -> Sum {
+    match (l3num, Packet::parse(buffer, len)) {
+        (L3::V6, Ok(packet)) => {
+            Sum::default().pseudo_header(l3num, packet.src, packet.dst, proto::ICMPV6, len.saturating_sub(at))
+        }
+        _ => Sum::default(),
+    }
+}
+
+fn checksum_is_right(buffer: &[u8], len: usize, at: usize, l3num: L3) -> bool {
+    let message = buffer.get(at..len).unwrap_or(&[]);
+    initial_sum(buffer, len, at, l3num).bytes(message).fold() == 0xffff
+}
+
+/// The checksum of the error over all of it, RFC 4884 extensions and trailing bytes included (NAT-ICMP-08).
+fn recompute_checksum<S: Sink>(buffer: &mut [u8], len: usize, at: usize, l3num: L3, sink: &mut S) {
+    if len > buffer.len() {
+        return;
+    }
+    let Some(from) = be16(buffer, at + 2) else { return };
+    put16(buffer, at + 2, 0);
+    let message = buffer.get(at..len).unwrap_or(&[]);
+    let to = initial_sum(buffer, len, at, l3num).bytes(message).checksum();
+    put16(buffer, at + 2, to);
+    sink.step(|| Step::ChecksumUpdated { part: Part::Outer, protected: Protected::Icmp, how: Update::Full, from, to });
+}

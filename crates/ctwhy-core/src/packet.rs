@@ -1,0 +1,421 @@
+//! Views of a packet as it lies in memory. Nothing is copied.
+//!
+//! [`Packet`] is a packet that arrived: `ip_rcv` and `ip6_rcv` have looked at its IP header. [`Quoted`] is the packet
+//! inside an ICMP error, a type of its own: of its IP header nothing was ever checked, and most of it may be missing.
+
+use core::fmt;
+
+use crate::checksum::Sum;
+use crate::track::L4;
+use crate::tuple::{Addr, L3};
+
+/// Length of an IPv4 header without options.
+pub const IPV4_HEADER: usize = 20;
+/// Length of an IPv6 header.
+pub const IPV6_HEADER: usize = 40;
+
+/// A big-endian 16-bit field at `offset`.
+#[must_use]
+pub fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
+    let field = bytes.get(offset..offset.checked_add(2)?)?;
+    Some(u16::from_be_bytes(field.try_into().ok()?))
+}
+
+/// A big-endian 32-bit field at `offset`.
+#[must_use]
+pub fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
+    let field = bytes.get(offset..offset.checked_add(4)?)?;
+    Some(u32::from_be_bytes(field.try_into().ok()?))
+}
+
+/// Why a packet never reaches conntrack: what `ip_rcv` and `ip6_rcv` drop, and what a capture does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketError {
+    /// Fewer bytes than an IP header has.
+    ShortHeader {
+        /// Bytes needed.
+        need: usize,
+        /// Bytes there.
+        have: usize,
+    },
+    /// The version nibble is neither 4 nor 6.
+    Version(u8),
+    /// IHL below 5.
+    HeaderLength(u8),
+    /// The IPv4 header checksum is wrong.
+    HeaderChecksum {
+        /// As in the packet.
+        found: u16,
+        /// As it should be.
+        expected: u16,
+    },
+    /// The length in the IP header is smaller than the header or larger than the packet.
+    TotalLength {
+        /// As the header says.
+        says: usize,
+        /// As received.
+        have: usize,
+    },
+    /// The capture was cut before a byte that decides.
+    CutShort {
+        /// Bytes needed.
+        need: usize,
+        /// Bytes captured.
+        have: usize,
+    },
+}
+
+impl PacketError {
+    /// The stable code, as in `--json`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            PacketError::ShortHeader { .. } => "ip.short_header",
+            PacketError::Version(_) => "ip.version",
+            PacketError::HeaderLength(_) => "ip.header_length",
+            PacketError::HeaderChecksum { .. } => "ip.header_checksum",
+            PacketError::TotalLength { .. } => "ip.total_length",
+            PacketError::CutShort { .. } => "capture.cut_short",
+        }
+    }
+}
+
+impl fmt::Display for PacketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PacketError::ShortHeader { need, have } => {
+                write!(f, "the IP header needs {need} bytes, the packet has {have}")
+            }
+            PacketError::Version(v) => write!(f, "IP version {v} is neither 4 nor 6"),
+            PacketError::HeaderLength(ihl) => write!(f, "IHL {ihl} is less than 5 words"),
+            PacketError::HeaderChecksum { found, expected } => {
+                write!(f, "IP header checksum {found:#06x} is wrong, {expected:#06x} would be right")
+            }
+            PacketError::TotalLength { says, have } => {
+                write!(f, "the IP header says {says} bytes, the packet has {have}")
+            }
+            PacketError::CutShort { need, have } => write!(
+                f,
+                "the capture holds {have} bytes of the packet, {need} are needed to decide: capture with a larger snaplen"
+            ),
+        }
+    }
+}
+
+/// A fragment's place in its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Offset in bytes.
+    pub offset: u16,
+    /// Do more fragments follow?
+    pub more: bool,
+    /// Identification.
+    pub id: u32,
+}
+
+/// Where the transport header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Protocol number.
+    pub protonum: u8,
+    /// Offset in bytes from the start of the slice that was searched.
+    pub offset: usize,
+}
+
+/// Why no transport header was found (`get_l4proto`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTransport {
+    /// The IP header itself is cut off.
+    ShortIp {
+        /// Bytes needed.
+        need: usize,
+        /// Bytes there.
+        have: usize,
+    },
+    /// A fragment other than the first: the ports are in another packet.
+    LaterFragment {
+        /// Offset in bytes.
+        offset: u16,
+    },
+    /// The IP header ends behind the packet.
+    BeyondEnd {
+        /// Where the transport header would start.
+        offset: usize,
+        /// Bytes there.
+        have: usize,
+    },
+    /// IPv6 next header 59, no next header.
+    NoNextHeader,
+    /// An IPv6 extension header is cut off.
+    ShortExtension {
+        /// Number of the extension header.
+        header: u8,
+        /// Where it starts.
+        offset: usize,
+        /// Bytes there.
+        have: usize,
+    },
+}
+
+impl fmt::Display for NoTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoTransport::ShortIp { need, have } => write!(f, "its IP header needs {need} bytes and {have} are there"),
+            NoTransport::LaterFragment { offset } => {
+                write!(f, "it is a later fragment (offset {offset}), and only the first one carries the ports")
+            }
+            NoTransport::BeyondEnd { offset, have } => {
+                write!(f, "its transport header would start at byte {offset}, and {have} are there")
+            }
+            NoTransport::NoNextHeader => f.write_str("its next header is 59, no next header"),
+            NoTransport::ShortExtension { header, offset, have } => {
+                write!(f, "its extension header {header} at byte {offset} is cut off, {have} bytes are there")
+            }
+        }
+    }
+}
+
+/// `get_l4proto`: skips the IP header at the start of `bytes`, for a packet of `len` bytes of which `bytes` are at hand.
+///
+/// The version nibble is not looked at, and an IPv4 header length below 5 words is taken as it stands (ICMP-IN-01,
+/// ICMP-IN-03).
+///
+/// # Errors
+/// [`NoTransport`] says where the walk ended.
+pub fn locate_transport(bytes: &[u8], len: usize, l3num: L3) -> Result<Transport, NoTransport> {
+    match l3num {
+        L3::V4 => {
+            let short = NoTransport::ShortIp { need: IPV4_HEADER, have: bytes.len() };
+            let header = bytes.get(..IPV4_HEADER).ok_or(short)?;
+            let fragment = be16(header, 6).ok_or(short)?;
+            if fragment & 0x1fff != 0 {
+                return Err(NoTransport::LaterFragment { offset: (fragment & 0x1fff) << 3 });
+            }
+            let offset = usize::from(header[0] & 0x0f) * 4;
+            if offset > len {
+                return Err(NoTransport::BeyondEnd { offset, have: len });
+            }
+            Ok(Transport { protonum: header[9], offset })
+        }
+        L3::V6 => skip_extension_headers(bytes, len),
+    }
+}
+
+/// `ipv6_skip_exthdr`, with the fragment check of `get_l4proto`.
+fn skip_extension_headers(bytes: &[u8], len: usize) -> Result<Transport, NoTransport> {
+    if bytes.len() < IPV6_HEADER {
+        return Err(NoTransport::ShortIp { need: IPV6_HEADER, have: bytes.len() });
+    }
+    let mut header = bytes[6];
+    let mut offset = IPV6_HEADER;
+    loop {
+        let short = NoTransport::ShortExtension { header, offset, have: len };
+        let field = |at: usize| bytes.get(offset + at).copied().ok_or(short);
+        let length = match header {
+            ext::NONE => return Err(NoTransport::NoNextHeader),
+            ext::FRAGMENT => {
+                field(1)?;
+                let place = be16(bytes, offset + 2).ok_or(short)?;
+                if place & !7 != 0 {
+                    return Err(NoTransport::LaterFragment { offset: place & !7 });
+                }
+                8
+            }
+            ext::AUTH => (usize::from(field(1)?) + 2) * 4,
+            ext::HOP_BY_HOP | ext::ROUTING | ext::DESTINATION => (usize::from(field(1)?) + 1) * 8,
+            _ => return Ok(Transport { protonum: header, offset }),
+        };
+        header = field(0)?;
+        offset += length;
+    }
+}
+
+/// IPv6 extension headers that are skipped. ESP is not among them.
+mod ext {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTH: u8 = 51;
+    pub(super) const NONE: u8 = 59;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// Source and destination of the IP header at the start of `bytes`; `None` when it is cut off.
+fn addresses(bytes: &[u8], l3num: L3) -> Option<(Addr, Addr)> {
+    let (first, width) = match l3num {
+        L3::V4 => (12, 4),
+        L3::V6 => (8, 16),
+    };
+    let mut pair = [Addr([0; 16]); 2];
+    for (index, address) in pair.iter_mut().enumerate() {
+        let start = first + index * width;
+        address.0[..width].copy_from_slice(bytes.get(start..start + width)?);
+    }
+    Some((pair[0], pair[1]))
+}
+
+/// A packet that arrived at a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// From the first byte of the IP header; link-layer padding behind the packet is not part of it.
+    pub bytes: &'a [u8],
+    /// Length on the wire (`skb->len`); more than `bytes.len()` when a capture was cut short.
+    pub len: usize,
+    /// Family.
+    pub l3num: L3,
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Its place in a datagram that was cut into fragments.
+    pub fragment: Option<Fragment>,
+    /// Where the transport header is.
+    pub transport: Result<Transport, NoTransport>,
+}
+
+impl<'a> Packet<'a> {
+    /// `ip_rcv`, `ip6_rcv`: checks the IP header of a packet of `wire_len` bytes, of which `bytes` are at hand.
+    ///
+    /// # Errors
+    /// [`PacketError`] for a packet that is dropped before any hook sees it, or that the capture does not hold.
+    pub fn parse(bytes: &'a [u8], wire_len: usize) -> Result<Packet<'a>, PacketError> {
+        let have = bytes.len();
+        let first = *bytes.first().ok_or(PacketError::ShortHeader { need: IPV4_HEADER, have: 0 })?;
+        let (l3num, need) = match first >> 4 {
+            4 => (L3::V4, IPV4_HEADER),
+            6 => (L3::V6, IPV6_HEADER),
+            version => return Err(PacketError::Version(version)),
+        };
+        if have < need {
+            return Err(if wire_len > have {
+                PacketError::CutShort { need, have }
+            } else {
+                PacketError::ShortHeader { need, have }
+            });
+        }
+        let cut = PacketError::CutShort { need, have };
+        let (len, fragment, ttl) = match l3num {
+            L3::V4 => {
+                let len = check_ipv4(bytes, wire_len)?;
+                let place = be16(bytes, 6).ok_or(cut)?;
+                let fragment = (place & 0x3fff != 0).then(|| Fragment {
+                    offset: (place & 0x1fff) << 3,
+                    more: place & 0x2000 != 0,
+                    id: u32::from(be16(bytes, 4).unwrap_or(0)),
+                });
+                (len, fragment, bytes[8])
+            }
+            L3::V6 => {
+                let len = IPV6_HEADER + usize::from(be16(bytes, 4).ok_or(cut)?);
+                if len > wire_len {
+                    return Err(PacketError::TotalLength { says: len, have: wire_len });
+                }
+                (len, ipv6_fragment(bytes), bytes[7])
+            }
+        };
+        let (src, dst) = addresses(bytes, l3num).ok_or(cut)?;
+        let bytes = bytes.get(..len).unwrap_or(bytes);
+        let transport = locate_transport(bytes, len, l3num);
+        Ok(Packet { bytes, len, l3num, src, dst, ttl, fragment, transport })
+    }
+
+    /// The transport part that starts at `offset`.
+    #[must_use]
+    pub fn l4(&self, offset: usize) -> L4<'a> {
+        L4 {
+            bytes: self.bytes.get(offset..).unwrap_or(&[]),
+            len: self.len.saturating_sub(offset),
+            l3num: self.l3num,
+            src: self.src,
+            dst: self.dst,
+        }
+    }
+
+    /// Are bytes missing that were on the wire?
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.bytes.len() < self.len
+    }
+}
+
+/// The header checks of `ip_rcv_core`; returns the total length.
+fn check_ipv4(bytes: &[u8], wire_len: usize) -> Result<usize, PacketError> {
+    let have = bytes.len();
+    let ihl = bytes[0] & 0x0f;
+    if ihl < 5 {
+        return Err(PacketError::HeaderLength(ihl));
+    }
+    let header_len = usize::from(ihl) * 4;
+    let header = bytes.get(..header_len).ok_or(if wire_len > have {
+        PacketError::CutShort { need: header_len, have }
+    } else {
+        PacketError::ShortHeader { need: header_len, have }
+    })?;
+    if Sum::default().bytes(header).fold() != 0xffff {
+        let found = be16(header, 10).unwrap_or(0);
+        let expected = Sum::default().bytes(&header[..10]).bytes(&header[12..]).checksum();
+        return Err(PacketError::HeaderChecksum { found, expected });
+    }
+    let says = usize::from(be16(header, 2).unwrap_or(0));
+    if says < header_len || says > wire_len {
+        return Err(PacketError::TotalLength { says, have: wire_len });
+    }
+    Ok(says)
+}
+
+/// The fragment header of an IPv6 packet, unless it is atomic: offset 0 and nothing follows (FRAG-07).
+fn ipv6_fragment(bytes: &[u8]) -> Option<Fragment> {
+    let mut header = *bytes.get(6)?;
+    let mut offset = IPV6_HEADER;
+    loop {
+        let length = match header {
+            ext::FRAGMENT => {
+                let place = be16(bytes, offset + 2)?;
+                let fragment = Fragment { offset: place & !7, more: place & 1 != 0, id: be32(bytes, offset + 4)? };
+                return (fragment.offset != 0 || fragment.more).then_some(fragment);
+            }
+            ext::AUTH => (usize::from(*bytes.get(offset + 1)?) + 2) * 4,
+            ext::HOP_BY_HOP | ext::ROUTING | ext::DESTINATION => (usize::from(*bytes.get(offset + 1)?) + 1) * 8,
+            _ => return None,
+        };
+        header = *bytes.get(offset)?;
+        offset += length;
+    }
+}
+
+/// The packet that an ICMP error quotes: all that is left of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a> {
+    /// From the first byte of the quoted IP header to the end of the error.
+    pub bytes: &'a [u8],
+    /// Length on the wire from there; more than `bytes.len()` when a capture was cut short.
+    pub len: usize,
+    /// Offset of the quoted IP header in the error.
+    pub offset: usize,
+    /// Source address in the quoted header.
+    pub src: Addr,
+    /// Destination address in the quoted header.
+    pub dst: Addr,
+    /// Where the quoted transport header is, from the start of `bytes`.
+    pub transport: Transport,
+}
+
+impl<'a> Quoted<'a> {
+    /// Reads the quoted IP header that starts at byte `offset` of an error.
+    ///
+    /// # Errors
+    /// [`NoTransport`] says why it leads to no transport header.
+    pub fn parse(error: &Packet<'a>, offset: usize) -> Result<Quoted<'a>, NoTransport> {
+        let bytes = error.bytes.get(offset..).unwrap_or(&[]);
+        let len = error.len.saturating_sub(offset);
+        let transport = locate_transport(bytes, len, error.l3num)?;
+        let need = match error.l3num {
+            L3::V4 => IPV4_HEADER,
+            L3::V6 => IPV6_HEADER,
+        };
+        let (src, dst) = addresses(bytes, error.l3num).ok_or(NoTransport::ShortIp { need, have: bytes.len() })?;
+        Ok(Quoted { bytes, len, offset, src, dst, transport })
+    }
+}
