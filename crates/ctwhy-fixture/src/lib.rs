@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod case;
 pub mod link;
 pub mod linktype;
 pub mod write;

@@ -73,10 +73,23 @@ pub struct CapturedPacket<'a> {
     pub bytes: &'a [u8],
     /// Length on the wire; greater than `bytes` when the packet was cut by the snap length.
     pub original_len: u32,
+    interfaces: &'a [Interface],
     options: Options<'a>,
 }
 
 impl<'a> CapturedPacket<'a> {
+    /// The name of its interface; `None` when the file does not say it.
+    #[must_use]
+    pub fn iface(&self) -> Option<&'a str> {
+        self.interfaces.get(self.interface as usize)?.name.as_deref()
+    }
+
+    /// As [`Capture::interfaces`], which cannot be asked while the packet is lent.
+    #[must_use]
+    pub fn interfaces(&self) -> &'a [Interface] {
+        self.interfaces
+    }
+
     /// The packet's comments (`opt_comment`), which only pcapng has; those that are not UTF-8 are left out.
     pub fn comments(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         const COMMENT: u16 = 1;
@@ -210,6 +223,7 @@ impl<R: Read> Capture<R> {
                     linktype: record.linktype,
                     bytes: self.window.slice(record.data),
                     original_len: record.original_len,
+                    interfaces: &self.interfaces,
                     options: Options { bytes: self.window.slice(record.options), endian: record.endian },
                 }))
             }

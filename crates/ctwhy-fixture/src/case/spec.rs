@@ -1,0 +1,198 @@
+//! `case.toml`: what a case shows, and the box that its packets meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::error::{CaseError, Problem};
+use super::prefix::Prefix;
+
+/// What `case.toml` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Spec {
+    /// The case in a few words.
+    pub title: String,
+    /// What it shows, in one paragraph.
+    pub shows: String,
+    /// The catalogued kernel decisions that it is about.
+    pub ids: Vec<DecisionId>,
+    /// IPv4 rules as `iptables-save` writes them; `None` when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+    /// IPv6 rules as `ip6tables-save` writes them; `None` when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules6: Option<String>,
+    /// Sysctls that differ from the kernel's defaults, by their full dotted names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
+    /// The box's interfaces.
+    #[serde(rename = "interface")]
+    pub interfaces: Vec<BoxInterface>,
+    /// The box's routes beside those of its own addresses.
+    #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+}
+
+/// An interface of the box.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoxInterface {
+    /// Its name, as packets and routes call it.
+    pub name: String,
+    /// The box's own addresses on it, with the network that is directly behind.
+    #[serde(default)]
+    pub addresses: Vec<Prefix>,
+}
+
+/// A route of the box.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// Where it leads.
+    pub to: Prefix,
+    /// The interface that packets leave by.
+    pub dev: String,
+    /// The next router; `None` when the network is directly behind the interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+}
+
+/// The name of a catalogued kernel decision, such as `ICMP-REL-01`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DecisionId(String);
+
+impl DecisionId {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for DecisionId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let part = |p: &str| !p.is_empty() && p.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+        if text.contains('-') && text.split('-').all(part) {
+            Ok(DecisionId(text))
+        } else {
+            Err(format!("`{text}` is no decision of the catalogue; they look like ICMP-REL-01"))
+        }
+    }
+}
+
+impl From<DecisionId> for String {
+    fn from(id: DecisionId) -> Self {
+        id.0
+    }
+}
+
+/// `case.toml` as it stands in the file, with the places of what is checked against the rest of it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSpec {
+    title: String,
+    shows: String,
+    #[serde(default)]
+    ids: Vec<DecisionId>,
+    rules: Option<String>,
+    rules6: Option<String>,
+    #[serde(default)]
+    sysctls: BTreeMap<String, SysctlValue>,
+    #[serde(default)]
+    interface: Vec<Spanned<BoxInterface>>,
+    #[serde(default)]
+    route: Vec<RawRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    to: Spanned<Prefix>,
+    dev: Spanned<String>,
+    via: Option<IpAddr>,
+}
+
+/// A sysctl's value, which people write with and without quotes.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a sysctl's value is a text or a whole number")]
+enum SysctlValue {
+    Number(i64),
+    Text(String),
+}
+
+impl Spec {
+    /// Reads the text of a `case.toml`; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// When it is no TOML, a field is unknown, missing or wrong, or a route leads out of an interface that is not there.
+    pub fn parse(text: &str, file: &Path) -> Result<Spec, CaseError> {
+        let line = |at: usize| 1 + text.bytes().take(at).filter(|&c| c == b'\n').count();
+        let raw: RawSpec = toml::from_str(text).map_err(|e| {
+            let problem = Problem::Syntax(e.message().to_owned());
+            match e.span() {
+                Some(span) => CaseError::at_line(file, line(span.start), problem),
+                None => CaseError::new(file, problem),
+            }
+        })?;
+        let mut names = BTreeSet::new();
+        for interface in &raw.interface {
+            let name = &interface.get_ref().name;
+            if !names.insert(name) {
+                let problem = Problem::InterfaceTwice(name.clone());
+                return Err(CaseError::at_line(file, line(interface.span().start), problem));
+            }
+        }
+        for route in &raw.route {
+            let (to, dev) = (route.to.get_ref(), route.dev.get_ref());
+            if to.address() != to.network() {
+                let problem = format!("route to {to} has host bits set; write {}/{}", to.network(), to.length());
+                return Err(CaseError::at_line(file, line(route.to.span().start), Problem::Syntax(problem)));
+            }
+            if !names.contains(dev) {
+                let problem = Problem::UnknownInterface(dev.clone());
+                return Err(CaseError::at_line(file, line(route.dev.span().start), problem));
+            }
+        }
+        let value = |value| match value {
+            SysctlValue::Number(n) => n.to_string(),
+            SysctlValue::Text(text) => text,
+        };
+        let route = |r: RawRoute| Route { to: r.to.into_inner(), dev: r.dev.into_inner(), via: r.via };
+        Ok(Spec {
+            title: raw.title,
+            shows: raw.shows,
+            ids: raw.ids,
+            rules: raw.rules,
+            rules6: raw.rules6,
+            sysctls: raw.sysctls.into_iter().map(|(name, v)| (name, value(v))).collect(),
+            interfaces: raw.interface.into_iter().map(Spanned::into_inner).collect(),
+            routes: raw.route.into_iter().map(route).collect(),
+        })
+    }
+
+    /// The text of `case.toml`; the same for equal values.
+    ///
+    /// # Errors
+    /// When a value cannot be written as TOML, in the words of its writer.
+    pub fn to_toml(&self) -> Result<String, String> {
+        toml::to_string_pretty(self).map_err(|e| e.to_string())
+    }
+
+    /// Whether the box has an interface of that name.
+    #[must_use]
+    pub fn has_interface(&self, name: &str) -> bool {
+        self.interfaces.iter().any(|i| i.name == name)
+    }
+}
