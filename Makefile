@@ -11,13 +11,13 @@ help: ## this list
 
 setup: ## install what is missing: apt-get as root, unpacked under target/tools otherwise
 	@scripts/setup.sh base
+	$(if $(filter setup,$(MAKECMDGOALS)),@echo 'setup: everything is there')
 
 demo: setup ## a real traceroute through a kernel NAT, explained packet by packet
 	@$(ENV) cargo build --locked -p ctwhy
 	@scripts/demo.sh
 
 test: setup ## all tests: unit, property, snapshot, lab, doc, the book's commands, the wasm build
-	@scripts/setup.sh wasm
 	@scripts/test.sh
 
 wasm: ## build ctwhy-core for wasm32-unknown-unknown
@@ -29,7 +29,7 @@ lint: setup ## formatting, clippy, rustdoc; shellcheck and cargo-deny where inst
 	$(ENV) cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(ENV) RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	$(ENV) if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh .ci/run; else echo 'no shellcheck here'; fi
-	$(ENV) if command -v cargo-deny >/dev/null; then cargo deny check; else echo 'no cargo-deny here'; fi
+	$(ENV) if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo 'no cargo-deny here'; fi
 
 book: ## build the book into target/book
 	@scripts/setup.sh book

@@ -115,8 +115,8 @@ install_base() { # PACKAGES: what root can do
     have apt-get || return 1
     say "installing $*"
     find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null | grep -q . \
-        || apt-get -q update || say "apt-get update failed; going on with the lists there are"
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@"
+        || apt-get -qq update || say "apt-get update complained; going on with the lists it got"
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
 setup_base() {
