@@ -27,7 +27,7 @@
 //! let mut engine = Engine::new(0);
 //! // 10.0.0.2:5000 -> 192.0.2.1:53, an empty UDP datagram without checksum.
 //! let mut packet = [
-//!     0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0xee, 0xcf, 10, 0, 0, 2, 192, 0, 2, 1, //
+//!     0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0xae, 0xce, 10, 0, 0, 2, 192, 0, 2, 1, //
 //!     0x13, 0x88, 0, 53, 0, 8, 0, 0,
 //! ];
 //! let mut trace = Trace::default();

@@ -97,35 +97,75 @@ impl Sysctls {
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
         let name = name.strip_prefix("net.netfilter.").unwrap_or(name);
         let name = name.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
-        let switch = |to: &mut bool| match value {
-            "0" => Ok(*to = false),
-            "1" => Ok(*to = true),
-            _ => Err(SysctlError::Value),
-        };
-        let seconds = |to: &mut u32| value.parse().map(|v| *to = v).map_err(|_| SysctlError::Value);
-        match name {
-            "checksum" => switch(&mut self.checksum),
-            "acct" => switch(&mut self.acct),
-            "generic_timeout" => seconds(&mut self.generic_timeout),
-            "icmp_timeout" => seconds(&mut self.icmp_timeout),
-            "icmpv6_timeout" => seconds(&mut self.icmpv6_timeout),
-            "udp_timeout" => seconds(&mut self.udp_timeout),
-            "udp_timeout_stream" => seconds(&mut self.udp_timeout_stream),
-            "tcp_loose" => switch(&mut self.tcp_loose),
-            "tcp_be_liberal" => switch(&mut self.tcp_be_liberal),
-            "tcp_ignore_invalid_rst" => switch(&mut self.tcp_ignore_invalid_rst),
-            "tcp_max_retrans" => value.parse().map(|v| self.tcp_max_retrans = v).map_err(|_| SysctlError::Value),
-            "tcp_timeout_syn_sent" => seconds(&mut self.tcp_timeout_syn_sent),
-            "tcp_timeout_syn_recv" => seconds(&mut self.tcp_timeout_syn_recv),
-            "tcp_timeout_established" => seconds(&mut self.tcp_timeout_established),
-            "tcp_timeout_fin_wait" => seconds(&mut self.tcp_timeout_fin_wait),
-            "tcp_timeout_close_wait" => seconds(&mut self.tcp_timeout_close_wait),
-            "tcp_timeout_last_ack" => seconds(&mut self.tcp_timeout_last_ack),
-            "tcp_timeout_time_wait" => seconds(&mut self.tcp_timeout_time_wait),
-            "tcp_timeout_close" => seconds(&mut self.tcp_timeout_close),
-            "tcp_timeout_max_retrans" => seconds(&mut self.tcp_timeout_max_retrans),
-            "tcp_timeout_unacknowledged" => seconds(&mut self.tcp_timeout_unacknowledged),
-            _ => Err(SysctlError::Unknown),
+        match self.knob(name).ok_or(SysctlError::Unknown)? {
+            Knob::Switch(switch) => match value {
+                "0" => *switch = false,
+                "1" => *switch = true,
+                _ => return Err(SysctlError::Value),
+            },
+            Knob::Seconds(seconds) => *seconds = value.parse().map_err(|_| SysctlError::Value)?,
+            Knob::Count(count) => *count = value.parse().map_err(|_| SysctlError::Value)?,
         }
+        Ok(())
+    }
+
+    fn knob(&mut self, name: &str) -> Option<Knob<'_>> {
+        Some(match name {
+            "checksum" => Knob::Switch(&mut self.checksum),
+            "acct" => Knob::Switch(&mut self.acct),
+            "generic_timeout" => Knob::Seconds(&mut self.generic_timeout),
+            "icmp_timeout" => Knob::Seconds(&mut self.icmp_timeout),
+            "icmpv6_timeout" => Knob::Seconds(&mut self.icmpv6_timeout),
+            "udp_timeout" => Knob::Seconds(&mut self.udp_timeout),
+            "udp_timeout_stream" => Knob::Seconds(&mut self.udp_timeout_stream),
+            "tcp_loose" => Knob::Switch(&mut self.tcp_loose),
+            "tcp_be_liberal" => Knob::Switch(&mut self.tcp_be_liberal),
+            "tcp_ignore_invalid_rst" => Knob::Switch(&mut self.tcp_ignore_invalid_rst),
+            "tcp_max_retrans" => Knob::Count(&mut self.tcp_max_retrans),
+            "tcp_timeout_syn_sent" => Knob::Seconds(&mut self.tcp_timeout_syn_sent),
+            "tcp_timeout_syn_recv" => Knob::Seconds(&mut self.tcp_timeout_syn_recv),
+            "tcp_timeout_established" => Knob::Seconds(&mut self.tcp_timeout_established),
+            "tcp_timeout_fin_wait" => Knob::Seconds(&mut self.tcp_timeout_fin_wait),
+            "tcp_timeout_close_wait" => Knob::Seconds(&mut self.tcp_timeout_close_wait),
+            "tcp_timeout_last_ack" => Knob::Seconds(&mut self.tcp_timeout_last_ack),
+            "tcp_timeout_time_wait" => Knob::Seconds(&mut self.tcp_timeout_time_wait),
+            "tcp_timeout_close" => Knob::Seconds(&mut self.tcp_timeout_close),
+            "tcp_timeout_max_retrans" => Knob::Seconds(&mut self.tcp_timeout_max_retrans),
+            "tcp_timeout_unacknowledged" => Knob::Seconds(&mut self.tcp_timeout_unacknowledged),
+            _ => return None,
+        })
+    }
+}
+
+/// A sysctl to be set.
+enum Knob<'a> {
+    Switch(&'a mut bool),
+    Seconds(&'a mut u32),
+    Count(&'a mut u8),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_can_be_set_in_both_forms_and_changes_something() {
+        for name in Sysctls::NAMES {
+            let mut short = Sysctls::default();
+            let value = if short.set(name, "7") == Ok(()) { "7" } else { "0" };
+            let defaults = Sysctls { acct: true, ..Sysctls::default() };
+            short = defaults.clone();
+            assert_eq!(short.set(name, value), Ok(()), "{name}");
+            let liberal = ["nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"];
+            if liberal.contains(&name) {
+                assert_eq!(short.set(name, "1"), Ok(()));
+            }
+            assert_ne!(short, defaults, "{name}");
+            let mut long = defaults.clone();
+            let full = alloc::format!("net.netfilter.{name}");
+            assert_eq!(long.set(&full, "yes"), Err(SysctlError::Value), "{name}");
+        }
+        assert_eq!(Sysctls::default().set("nf_conntrack_max", "1"), Err(SysctlError::Unknown));
+        assert_eq!(Sysctls::default().set("udp_timeout", "1"), Err(SysctlError::Unknown));
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn rewrite<S: Sink>(
     if l3num == L3::V4
         && let Some(from) = be16(buffer, place.ip + 10)
     {
-        let to = replaced(from, change.old(), change.new());
+        let to = replaced(from, change.before(), change.after());
         put16(buffer, place.ip + 10, to);
         sink.step(|| Step::ChecksumUpdated {
             part: place.part,
@@ -62,7 +62,7 @@ pub(super) fn rewrite<S: Sink>(
         });
     }
     if let Some(field) = buffer.get_mut(address_at..address_at + width) {
-        field.copy_from_slice(change.new());
+        field.copy_from_slice(change.after());
     }
     sink.step(|| {
         let ip = |address: Addr| -> IpAddr { address.ip(l3num) };
@@ -94,11 +94,11 @@ struct AddressChange {
 }
 
 impl AddressChange {
-    fn old(&self) -> &[u8] {
+    fn before(&self) -> &[u8] {
         &self.old.0[..self.width]
     }
 
-    fn new(&self) -> &[u8] {
+    fn after(&self) -> &[u8] {
         &self.new.0[..self.width]
     }
 }
@@ -194,7 +194,7 @@ fn rewrite_transport<S: Sink>(
 /// A transport checksum after its port or id, and the address in its pseudo header if it has one, changed.
 fn adjusted(checksum: u16, change: Option<&AddressChange>, from: u16, to: u16) -> u16 {
     let checksum = match change {
-        Some(change) => replaced(checksum, change.old(), change.new()),
+        Some(change) => replaced(checksum, change.before(), change.after()),
         None => checksum,
     };
     replaced(checksum, &from.to_be_bytes(), &to.to_be_bytes())

@@ -5,7 +5,6 @@ use super::range::Range;
 use crate::conn::Flow;
 use crate::direction::Direction;
 use crate::random::Random;
-use crate::status::Status;
 use crate::table::Table;
 use crate::time::Time;
 use crate::trace::{Sink, Step};

@@ -1,3 +1,6 @@
-//! Traces as text and JSON.
+//! Traces as text and JSON. Everything that happened is a value elsewhere; here are its words.
 
+pub mod icmp;
+pub mod reason;
 pub mod tcp;
+pub mod text;

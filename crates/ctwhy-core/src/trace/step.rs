@@ -267,3 +267,48 @@ pub enum TimeoutRule {
     /// A protocol that conntrack does not know.
     Generic,
 }
+
+impl Step {
+    /// The stable name of the kind of step, as in `--json`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Step::Arrived { .. } => "arrived",
+            Step::ChecksumRight(_) => "checksum_right",
+            Step::ChecksumAbsent => "checksum_absent",
+            Step::ChecksumUnchecked(_) => "checksum_unchecked",
+            Step::AlreadyAttached => "already_attached",
+            Step::IcmpError { .. } => "icmp_error",
+            Step::Quoted { .. } => "quoted",
+            Step::QuotedInverted { .. } => "quoted_inverted",
+            Step::QuotedHit { .. } => "quoted_hit",
+            Step::HostCheck { .. } => "host_check",
+            Step::Related { .. } => "related",
+            Step::Exempt { .. } => "exempt",
+            Step::TupleRead { .. } => "tuple_read",
+            Step::Hit { .. } => "hit",
+            Step::Created { .. } => "created",
+            Step::Decided { .. } => "decided",
+            Step::Tcp(_) => "tcp",
+            Step::Timeout { .. } => "timeout",
+            Step::NotRefreshed => "not_refreshed",
+            Step::SeenReply => "seen_reply",
+            Step::Assured => "assured",
+            Step::Reopened { .. } => "reopened",
+            Step::Killed { .. } => "killed",
+            Step::NatAsked { .. } => "nat_asked",
+            Step::NatKept { .. } => "nat_kept",
+            Step::NatBound { .. } => "nat_bound",
+            Step::Learnt { .. } => "learnt",
+            Step::NatBypassed => "nat_bypassed",
+            Step::Rewritten { .. } => "rewritten",
+            Step::ChecksumUpdated { .. } => "checksum_updated",
+            Step::ErrorUntranslated { .. } => "error_untranslated",
+            Step::RoutedLocal { .. } => "routed_local",
+            Step::RoutedTo { .. } => "routed_to",
+            Step::TtlDecremented { .. } => "ttl_decremented",
+            Step::Confirmed { .. } => "confirmed",
+            Step::EntryVanished => "entry_vanished",
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Steps and causes as sentences.
+
+use core::fmt::{self, Display, Formatter};
+use core::net::IpAddr;
+
+use super::icmp::Named;
+use super::tcp;
+use crate::confirm::ConfirmDrop;
+use crate::direction::CtInfo;
+use crate::hook::{DropCause, Unseen};
+use crate::nat::NatDrop;
+use crate::network::Network;
+use crate::trace::{Part, Protected, Step, TimeoutRule, Unchecked, Update};
+use crate::tuple::proto;
+
+/// A step in words that name the interfaces of a network.
+#[derive(Clone, Copy, Debug)]
+pub struct InNetwork<'a> {
+    /// The step.
+    pub step: &'a Step,
+    /// Where its interfaces have their names from.
+    pub network: &'a Network,
+}
+
+impl Display for InNetwork<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.step {
+            Step::RoutedTo { interface } => match self.network.interface(*interface) {
+                Some(interface) => write!(f, "routing: forwarded out of {}", interface.name),
+                None => self.step.fmt(f),
+            },
+            _ => self.step.fmt(f),
+        }
+    }
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Step::Arrived { hook, bytes } => write!(f, "{bytes} bytes at {hook}, conntrack"),
+            Step::ChecksumRight(protected) => write!(f, "{protected} checksum: right"),
+            Step::ChecksumAbsent => f.write_str("UDP checksum: 0, the sender left it out"),
+            Step::ChecksumUnchecked(why) => f.write_str(match why {
+                Unchecked::Switched => "checksums: not verified, nf_conntrack_checksum is 0",
+                Unchecked::Hook => "checksums: not verified, only PREROUTING does",
+                Unchecked::Cut => "checksums: not verified, the capture does not hold the whole packet",
+            }),
+            Step::AlreadyAttached => f.write_str(
+                "this host answers another packet with it: it carries the entry of that packet and is not looked up",
+            ),
+            Step::IcmpError { l3num, icmp_type, code } => {
+                let named = Named { l3num, icmp_type, code };
+                write!(f, "an ICMP error, {named}: not tracked by itself, but by the packet that it quotes")
+            }
+            Step::Quoted { offset, bytes, tuple } => {
+                write!(f, "quoted packet ({bytes} bytes from byte {offset}): {tuple}")
+            }
+            Step::QuotedInverted { inverted } => {
+                write!(f, "turned round, because the error travels against it: {inverted}")
+            }
+            Step::QuotedHit { id, direction, died } => write!(
+                f,
+                "this is the {direction} tuple of entry #{id}: a packet in {died} direction died, its error goes in {direction} direction"
+            ),
+            Step::HostCheck { outer } => write!(f, "the error goes to {outer}, as packets of the flow do: it belongs"),
+            Step::Related { id, ctinfo } => write!(
+                f,
+                "{ctinfo} to entry #{id}; the entry itself is neither refreshed nor counted nor changed by an error"
+            ),
+            Step::Exempt { icmp_type } => {
+                let named = Named { l3num: crate::tuple::L3::V6, icmp_type, code: 0 };
+                write!(f, "{named} belongs to the link and is exempt from tracking")
+            }
+            Step::TupleRead { tuple } => write!(f, "tuple: {tuple}"),
+            Step::Hit { id, direction } => write!(f, "look-up: the {direction} tuple of entry #{id}"),
+            Step::Created { reply } => {
+                write!(f, "look-up: not in the table, a flow begins; its answer would be {reply}")
+            }
+            Step::Decided { ctinfo } => write!(f, "{ctinfo}: {}", meaning(ctinfo)),
+            Step::Tcp(step) => tcp::step(&step, f),
+            Step::Timeout { rule, seconds } => write!(f, "timeout {seconds} s: {rule}"),
+            Step::NotRefreshed => f.write_str("accepted, but neither counted nor refreshing the timeout"),
+            Step::SeenReply => f.write_str("the first packet in reply direction: the flow is no longer UNREPLIED"),
+            Step::Assured => f.write_str("the flow is now ASSURED"),
+            Step::Reopened { id } => {
+                write!(f, "entry #{id} belongs to an older connection: deleted, the packet is looked up again")
+            }
+            Step::Killed { id } => write!(f, "entry #{id} ends with this packet"),
+            Step::NatAsked { hook, manip, line: Some(line) } => {
+                write!(f, "nat {hook}: the rule in line {line} decides about the {manip}")
+            }
+            Step::NatAsked { hook, manip, line: None } => {
+                write!(f, "nat {hook}: no rule matches, the {manip} is kept (null binding)")
+            }
+            Step::NatKept { manip } => write!(f, "nat: the {manip} of this flow was decided before"),
+            Step::NatBound { manip, leaves_as, port_taken } => {
+                write!(f, "nat: with its {manip} bound the flow leaves as {leaves_as}")?;
+                if port_taken { f.write_str("; the port it had is taken by another flow") } else { Ok(()) }
+            }
+            Step::Learnt { id, reply } => {
+                write!(f, "the kernel confirmed the flow as entry #{id}; its answers are {reply}")
+            }
+            Step::NatBypassed => f.write_str("nat: no entry, so nothing is translated"),
+            Step::Rewritten { part, manip, from, to } => {
+                write!(f, "nat: {part} {manip} {} => {}", Endpoint(from), Endpoint(to))
+            }
+            Step::ChecksumUpdated { part, protected, how, from, to } => {
+                let how = match how {
+                    Update::Incremental => "by the difference",
+                    Update::Full => "computed anew over the whole message",
+                };
+                write!(f, "nat: {part} {protected} checksum {from:#06x} => {to:#06x}, {how}")
+            }
+            Step::ErrorUntranslated { hook } => {
+                write!(f, "nat {hook}: nothing to translate on this side of the flow")
+            }
+            Step::RoutedLocal { to } => write!(f, "routing: {to} is this host"),
+            Step::RoutedTo { interface } => write!(f, "routing: forwarded out of interface {interface}"),
+            Step::TtlDecremented { to } => write!(f, "TTL or hop limit decremented to {to}"),
+            Step::Confirmed { id } => write!(f, "confirmed: the flow is in the table as entry #{id}"),
+            Step::EntryVanished => f.write_str(
+                "the packet ended before its flow was confirmed: no entry remains, and no event tells of it",
+            ),
+        }
+    }
+}
+
+/// What a ctinfo says about a packet.
+fn meaning(ctinfo: CtInfo) -> &'static str {
+    match ctinfo {
+        CtInfo::New => "original direction, and no reply has been seen",
+        CtInfo::Established => "original direction of a flow that has seen a reply",
+        CtInfo::EstablishedReply => "reply direction",
+        CtInfo::Related => "about a flow, in its original direction",
+        CtInfo::RelatedReply => "about a flow, in its reply direction",
+        CtInfo::Invalid => "no entry is attached",
+        CtInfo::Untracked => "exempt",
+    }
+}
+
+/// An address, with the port or id where there is one.
+struct Endpoint((IpAddr, Option<u16>));
+
+impl Display for Endpoint {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            (IpAddr::V6(address), Some(port)) => write!(f, "[{address}]:{port}"),
+            (address, Some(port)) => write!(f, "{address}:{port}"),
+            (address, None) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl Display for Part {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::Outer => "outer",
+            Part::Quoted => "quoted",
+        })
+    }
+}
+
+impl Display for Protected {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protected::Ipv4Header => "IP header",
+            Protected::Udp => "UDP",
+            Protected::Tcp => "TCP",
+            Protected::Icmp => "ICMP",
+        })
+    }
+}
+
+impl Display for TimeoutRule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TimeoutRule::Unreplied => "no reply was seen before this packet",
+            TimeoutRule::Young => "replied, but not yet a stream: it began less than two seconds ago",
+            TimeoutRule::Stream => "a stream: replied, and older than two seconds",
+            TimeoutRule::Icmp => "an ICMP query",
+            TimeoutRule::Generic => "a protocol without a tracker of its own",
+        })
+    }
+}
+
+impl Display for DropCause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            DropCause::TtlExceeded => f.write_str("its TTL is used up here; this host answers with time exceeded"),
+            DropCause::NoRoute => f.write_str("no route leads to its destination"),
+            DropCause::Nat(cause) => cause.fmt(f),
+            DropCause::Confirm(cause) => cause.fmt(f),
+        }
+    }
+}
+
+impl Display for NatDrop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            NatDrop::Rule { line: Some(line) } => write!(f, "the nat rule in line {line} drops it"),
+            NatDrop::Rule { line: None } => f.write_str("the policy of the nat chain drops it"),
+            NatDrop::NoAddress => f.write_str("nat: the interface has no address to translate to"),
+            NatDrop::InterfaceChanged => {
+                f.write_str("nat: a masqueraded flow now leaves by another interface; its entry is deleted")
+            }
+            NatDrop::ErrorChecksum => {
+                f.write_str("nat: the ICMP checksum of the error is wrong, and nat looks even when conntrack does not")
+            }
+            NatDrop::Redirect => {
+                f.write_str("nat: a redirect about a translated flow would lead its packets past the NAT")
+            }
+            NatDrop::TooShort { need, have } => {
+                write!(f, "nat: {need} bytes are needed to translate it and {have} are there")
+            }
+        }
+    }
+}
+
+impl Display for ConfirmDrop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfirmDrop::Clash { direction } => {
+                write!(f, "another flow holds its {direction} tuple, so its entry cannot be confirmed")
+            }
+        }
+    }
+}
+
+impl Display for Unseen {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Unseen::Packet(error) => error.fmt(f),
+            Unseen::Fragment(fragment) => {
+                let more = if fragment.more { ", more follow" } else { ", the last one" };
+                write!(
+                    f,
+                    "a fragment (id {}, offset {}{more}): conntrack sees the datagram when it is complete",
+                    fragment.id, fragment.offset
+                )
+            }
+            Unseen::NoTracker(protonum) => {
+                write!(f, "{} (protocol {protonum}) is not tracked by this engine", proto::name(*protonum))
+            }
+        }
+    }
+}
