@@ -261,16 +261,13 @@ fn start<R: Read>(window: &mut Window<R>, interfaces: &mut Vec<Interface>) -> Re
     let have = window.fill(4).map_err(|e| Fault::new(0, Cause::Read(e)))?;
     let data = window.data();
     let Some(&magic) = data.first_chunk::<4>() else {
-        let starts_well =
-            [[0xd4, 0xc3, 0xb2], [0xa1, 0xb2, 0xc3], [0x0a, 0x0d, 0x0d]].iter().any(|m| m.starts_with(data));
-        return Err(Fault::new(
-            0,
-            match have {
-                0 => Cause::Empty,
-                _ if starts_well => Cause::HeaderCut { need: pcap::HEADER as u64, have: have as u64 },
-                _ => Cause::NotACapture(Looks::of(data)),
-            },
-        ));
+        let need = match data {
+            [] => return Err(Fault::new(0, Cause::Empty)),
+            _ if pcap::begins(data) => pcap::HEADER as u64,
+            _ if pcapng::SECTION.to_be_bytes().starts_with(data) => pcapng::SECTION_MIN.into(),
+            _ => return Err(Fault::new(0, Cause::NotACapture(Looks::of(data)))),
+        };
+        return Err(Fault::new(0, Cause::HeaderCut { need, have: have as u64 }));
     };
     if let Some(kind) = pcap::recognise(magic) {
         return Pcap::start(kind, window, interfaces).map(Format::Pcap);

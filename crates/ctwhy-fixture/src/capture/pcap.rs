@@ -28,11 +28,18 @@ enum Lengths {
     Either,
 }
 
+const MICROSECONDS: u32 = 0xa1b2_c3d4;
+const NANOSECONDS: u32 = 0xa1b2_3c4d;
+const MODIFIED: u32 = 0xa1b2_cd34;
+
+/// Whether a file's first bytes, fewer than four, may be the beginning of a pcap.
+pub(super) fn begins(bytes: &[u8]) -> bool {
+    let magics = [MICROSECONDS, NANOSECONDS, MODIFIED];
+    magics.iter().any(|m| m.to_le_bytes().starts_with(bytes) || m.to_be_bytes().starts_with(bytes))
+}
+
 /// The byte order, time unit and record header length that a file's first four bytes stand for.
 pub(super) fn recognise(magic: [u8; 4]) -> Option<(Endian, u64, usize)> {
-    const MICROSECONDS: u32 = 0xa1b2_c3d4;
-    const NANOSECONDS: u32 = 0xa1b2_3c4d;
-    const MODIFIED: u32 = 0xa1b2_cd34;
     [(Endian::Little, u32::from_le_bytes(magic)), (Endian::Big, u32::from_be_bytes(magic))].into_iter().find_map(
         |(endian, magic)| match magic {
             MICROSECONDS => Some((endian, 1000, 16)),
