@@ -1,0 +1,243 @@
+//! `ctnetlink_fill_info`, read back. The crate netlink-packet-netfilter knows tuples, status, timeout, mark and TCP;
+//! what it leaves raw is read here.
+
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, Nla, NlasIterator, Parseable, ParseableParametrized};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple as Nest,
+};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+
+use super::{Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple};
+use crate::netlink::{Attribute, Attributes, Message};
+
+// `enum ctattr_type` and the nests below it (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+const CTA_HELP: u16 = 5;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
+const CTA_USE: u16 = 11;
+const CTA_ID: u16 = 12;
+const CTA_TUPLE_MASTER: u16 = 14;
+const CTA_ZONE: u16 = 18;
+const CTA_HELP_NAME: u16 = 1;
+const CTA_COUNTERS_PACKETS: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
+const CTA_TUPLE_ZONE: u16 = 3;
+const CTA_PROTO_ICMP_ID: u16 = 4;
+const CTA_PROTO_ICMP_TYPE: u16 = 5;
+const CTA_PROTO_ICMP_CODE: u16 = 6;
+const CTA_PROTO_ICMPV6_ID: u16 = 7;
+const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
+const CTA_PROTO_ICMPV6_CODE: u16 = 9;
+const CTA_PROTOINFO_SCTP: u16 = 3;
+const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
+const CTA_PROTOINFO_SCTP_VTAG_ORIGINAL: u16 = 2;
+const CTA_PROTOINFO_SCTP_VTAG_REPLY: u16 = 3;
+
+fn invalid(text: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("ctnetlink: {text}"))
+}
+
+/// The entry in a message about one; `None` for messages about something else.
+pub(super) fn entry(message: &Message<'_>) -> io::Result<Option<Entry>> {
+    let parsed = NetfilterMessage::parse_with_param(message.body, message.kind).map_err(invalid)?;
+    let NetfilterMessageInner::Conntrack(inner) = parsed.inner else { return Ok(None) };
+    let (ConntrackMessage::New(attributes) | ConntrackMessage::Delete(attributes)) = inner else { return Ok(None) };
+    from_attributes(&attributes).map(Some)
+}
+
+fn from_attributes(attributes: &[ConntrackAttribute]) -> io::Result<Entry> {
+    let (mut orig, mut reply) = (None, None);
+    let mut rest = Rest::default();
+    for attribute in attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(nests) => orig = Some(tuple(nests)?),
+            ConntrackAttribute::CtaTupleReply(nests) => reply = Some(tuple(nests)?),
+            ConntrackAttribute::CtaStatus(bits) => rest.status = bits.bits(),
+            ConntrackAttribute::CtaTimeout(seconds) => rest.timeout = Some(*seconds),
+            ConntrackAttribute::CtaMark(mark) => rest.mark = *mark,
+            ConntrackAttribute::CtaProtoInfo(infos) => rest.protocol_state(infos)?,
+            ConntrackAttribute::Other(raw) => rest.other(raw)?,
+            _ => {}
+        }
+    }
+    Ok(Entry {
+        orig: orig.ok_or_else(|| invalid("an entry without CTA_TUPLE_ORIG"))?,
+        reply: reply.ok_or_else(|| invalid("an entry without CTA_TUPLE_REPLY"))?,
+        status: rest.status,
+        timeout: rest.timeout,
+        mark: rest.mark,
+        id: rest.id,
+        zone: rest.zone,
+        use_count: rest.use_count,
+        tcp: rest.tcp,
+        sctp: rest.sctp,
+        counters: rest.counters,
+        master: rest.master,
+        helper: rest.helper,
+    })
+}
+
+/// An entry's parts besides the two tuples, while they are being collected.
+#[derive(Default)]
+struct Rest {
+    status: u32,
+    timeout: Option<u32>,
+    mark: u32,
+    id: Option<u32>,
+    zone: u16,
+    use_count: Option<u32>,
+    tcp: Option<TcpInfo>,
+    sctp: Option<SctpInfo>,
+    counters: PerDirection<Option<Counters>>,
+    master: Option<Tuple>,
+    helper: Option<String>,
+}
+
+impl Rest {
+    fn protocol_state(&mut self, infos: &[ProtoInfo]) -> io::Result<()> {
+        for info in infos {
+            match info {
+                ProtoInfo::TCP(parts) => self.tcp = Some(tcp(parts)),
+                ProtoInfo::Other(raw) if raw.kind() == CTA_PROTOINFO_SCTP => self.sctp = Some(sctp(&value(raw))?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn other(&mut self, raw: &DefaultNla) -> io::Result<()> {
+        let bytes = value(raw);
+        let attribute = Attribute { kind: raw.kind(), value: &bytes };
+        match attribute.kind {
+            CTA_ID => self.id = Some(attribute.u32()?),
+            CTA_USE => self.use_count = Some(attribute.u32()?),
+            CTA_ZONE => self.zone = attribute.u16()?,
+            CTA_COUNTERS_ORIG => self.counters.original = Some(counters(attribute.nested())?),
+            CTA_COUNTERS_REPLY => self.counters.reply = Some(counters(attribute.nested())?),
+            CTA_TUPLE_MASTER => self.master = Some(tuple(&nests(&bytes)?)?),
+            CTA_HELP => {
+                for part in attribute.nested() {
+                    let part = part?;
+                    if part.kind == CTA_HELP_NAME {
+                        let name = part.value.split(|byte| *byte == 0).next().unwrap_or_default();
+                        self.helper = Some(String::from_utf8_lossy(name).into_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of an attribute that was left raw.
+fn value(raw: &DefaultNla) -> Vec<u8> {
+    let mut bytes = vec![0; raw.value_len()];
+    raw.emit_value(&mut bytes);
+    bytes
+}
+
+fn nests(bytes: &[u8]) -> io::Result<Vec<Nest>> {
+    NlasIterator::new(bytes).map(|nest| Nest::parse(&nest?)).collect::<Result<_, _>>().map_err(invalid)
+}
+
+fn tuple(nests: &[Nest]) -> io::Result<Tuple> {
+    let (mut src, mut dst, mut proto, mut zone) = (None, None, None, None);
+    let (mut sport, mut dport) = (None, None);
+    let (mut id, mut icmp_type, mut code) = (None, None, None);
+    for nest in nests {
+        match nest {
+            Nest::Ip(parts) => {
+                for part in parts {
+                    match part {
+                        IPTuple::SourceAddress(ip) => src = Some(*ip),
+                        IPTuple::DestinationAddress(ip) => dst = Some(*ip),
+                        _ => {}
+                    }
+                }
+            }
+            Nest::Proto(parts) => {
+                for part in parts {
+                    match part {
+                        ProtoTuple::Protocol(number) => proto = Some(u8::from(*number)),
+                        ProtoTuple::SourcePort(port) => sport = Some(*port),
+                        ProtoTuple::DestinationPort(port) => dport = Some(*port),
+                        ProtoTuple::Other(raw) => {
+                            let bytes = value(raw);
+                            match raw.kind() {
+                                CTA_PROTO_ICMP_ID | CTA_PROTO_ICMPV6_ID => {
+                                    id = Some(Attribute { kind: raw.kind(), value: &bytes }.u16()?);
+                                }
+                                CTA_PROTO_ICMP_TYPE | CTA_PROTO_ICMPV6_TYPE => icmp_type = bytes.first().copied(),
+                                CTA_PROTO_ICMP_CODE | CTA_PROTO_ICMPV6_CODE => code = bytes.first().copied(),
+                                _ => {}
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Nest::Other(raw) if raw.kind() == CTA_TUPLE_ZONE => {
+                zone = Some(Attribute { kind: raw.kind(), value: &value(raw) }.u16()?);
+            }
+            _ => {}
+        }
+    }
+    let src: IpAddr = src.ok_or_else(|| invalid("a tuple without source address"))?;
+    let dst: IpAddr = dst.ok_or_else(|| invalid("a tuple without destination address"))?;
+    if src.is_ipv4() != dst.is_ipv4() {
+        return Err(invalid(format_args!("a tuple of two families: {src} and {dst}")));
+    }
+    let l4 = match (sport, dport, id, icmp_type, code) {
+        (_, _, Some(id), Some(icmp_type), Some(code)) => L4::Icmp { id, icmp_type, code },
+        (Some(sport), Some(dport), ..) => L4::Ports { sport, dport },
+        _ => L4::Generic,
+    };
+    let proto = proto.ok_or_else(|| invalid("a tuple without protocol"))?;
+    Ok(Tuple { src, dst, proto, l4, zone })
+}
+
+fn tcp(parts: &[ProtoInfoTCP]) -> TcpInfo {
+    let mut info = TcpInfo::default();
+    for part in parts {
+        match part {
+            ProtoInfoTCP::State(state) => info.state = *state,
+            ProtoInfoTCP::OriginalWindowScale(scale) => info.wscale.original = Some(*scale),
+            ProtoInfoTCP::ReplyWindowScale(scale) => info.wscale.reply = Some(*scale),
+            ProtoInfoTCP::OriginalFlags(flags) => info.flags.original = Some(flags.flags),
+            ProtoInfoTCP::ReplyFlags(flags) => info.flags.reply = Some(flags.flags),
+            _ => {}
+        }
+    }
+    info
+}
+
+fn sctp(bytes: &[u8]) -> io::Result<SctpInfo> {
+    let mut info = SctpInfo::default();
+    for part in Attributes::new(bytes) {
+        let part = part?;
+        match part.kind {
+            CTA_PROTOINFO_SCTP_STATE => info.state = part.value.first().copied().unwrap_or(0),
+            CTA_PROTOINFO_SCTP_VTAG_ORIGINAL => info.vtag.original = Some(part.u32()?),
+            CTA_PROTOINFO_SCTP_VTAG_REPLY => info.vtag.reply = Some(part.u32()?),
+            _ => {}
+        }
+    }
+    Ok(info)
+}
+
+fn counters(parts: Attributes<'_>) -> io::Result<Counters> {
+    let mut counters = Counters::default();
+    for part in parts {
+        let part = part?;
+        match part.kind {
+            CTA_COUNTERS_PACKETS => counters.packets = part.u64()?,
+            CTA_COUNTERS_BYTES => counters.bytes = part.u64()?,
+            _ => {}
+        }
+    }
+    Ok(counters)
+}

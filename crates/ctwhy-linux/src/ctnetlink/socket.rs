@@ -1,0 +1,143 @@
+//! The two ways to the table: a dump, and events.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Entry, parse};
+use crate::context;
+use crate::netlink::{Messages, Outgoing, Socket, Subsystem};
+
+/// `IPCTNL_MSG_CT_NEW`, which is also what an update is called.
+const CT_NEW: u8 = 0;
+/// `IPCTNL_MSG_CT_GET`.
+const CT_GET: u8 = 1;
+/// `IPCTNL_MSG_CT_DELETE`.
+const CT_DELETE: u8 = 2;
+/// The multicast groups NEW, UPDATE and DESTROY (`NFNLGRP_CONNTRACK_*` 1 to 3) as bits.
+const GROUPS: u32 = 0b111;
+
+const fn kind(message: u8) -> u16 {
+    (Subsystem::Conntrack as u16) << 8 | message as u16
+}
+
+fn needs_privilege(cause: io::Error) -> io::Error {
+    if cause.raw_os_error() == Some(libc::EPERM) {
+        let text = "ctnetlink needs CAP_NET_ADMIN in this network namespace";
+        return io::Error::new(io::ErrorKind::PermissionDenied, text);
+    }
+    context("ctnetlink")(cause)
+}
+
+/// `conntrack -L` for both families and all zones: the confirmed entries of the calling thread's network namespace.
+///
+/// # Errors
+/// CAP_NET_ADMIN is missing, or the kernel's answer is not understood.
+pub fn dump() -> io::Result<Vec<Entry>> {
+    let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
+    socket.set_receive_buffer(8 << 20).map_err(context("setting the receive buffer"))?;
+    let sequence = socket.next_sequence();
+    let mut out = Outgoing::default();
+    out.begin(Subsystem::Conntrack, CT_GET, (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16, sequence, 0);
+    socket.send(out.bytes()).map_err(needs_privilege)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut entries = Vec::new();
+    loop {
+        let datagram = socket.receive(&mut buffer, 0).map_err(context("ctnetlink dump"))?;
+        for message in Messages::new(datagram.unwrap_or_default()) {
+            let message = message?;
+            if message.sequence != sequence {
+                continue;
+            }
+            if message.is_done() {
+                return Ok(entries);
+            }
+            if let Some(answer) = message.error() {
+                answer.map_err(needs_privilege)?;
+                return Ok(entries);
+            }
+            if message.kind == kind(CT_NEW) {
+                entries.extend(parse::entry(&message)?);
+            }
+        }
+    }
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// Its first packet was confirmed.
+    New,
+    /// A reply, a state, a mark changed.
+    Update,
+    /// It expired or was deleted.
+    Destroy,
+}
+
+/// What [`Events::recv`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An entry changed.
+    Entry(EventKind, Box<Entry>),
+    /// The receive buffer was full: events are missing from here, and only a new [`dump`] brings the table back.
+    Lost,
+}
+
+/// Subscription to NEW, UPDATE and DESTROY. Receiving never waits: poll the descriptor.
+///
+/// The kernel makes events only for entries that were created while `nf_conntrack_events` was 1, or 2 and somebody
+/// listened (OBS-06). It makes them at the confirm hook, not behind PREROUTING.
+pub struct Events {
+    socket: Socket,
+    buffer: Vec<u8>,
+    /// The stretch of `buffer` that holds messages not handed out yet.
+    pending: std::ops::Range<usize>,
+}
+
+impl Events {
+    /// Subscribes in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// CAP_NET_ADMIN is missing.
+    pub fn open(receive_buffer: usize) -> io::Result<Events> {
+        let socket = Socket::open(GROUPS).map_err(needs_privilege)?;
+        socket.set_receive_buffer(receive_buffer).map_err(context("setting the receive buffer"))?;
+        Ok(Events { socket, buffer: vec![0; 256 << 10], pending: 0..0 })
+    }
+
+    /// The next event; `None` when none is there.
+    ///
+    /// # Errors
+    /// The socket's error, or a message that is not understood.
+    pub fn recv(&mut self) -> io::Result<Option<Event>> {
+        loop {
+            let mut messages = Messages::new(self.buffer.get(self.pending.clone()).unwrap_or_default());
+            if let Some(message) = messages.next() {
+                let message = message?;
+                self.pending.start = self.pending.end - messages.left();
+                let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
+                let event = match message.kind {
+                    k if k == kind(CT_NEW) && created => EventKind::New,
+                    k if k == kind(CT_NEW) => EventKind::Update,
+                    k if k == kind(CT_DELETE) => EventKind::Destroy,
+                    _ => continue,
+                };
+                if let Some(entry) = parse::entry(&message)? {
+                    return Ok(Some(Event::Entry(event, Box::new(entry))));
+                }
+                continue;
+            }
+            match self.socket.receive(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(Some(datagram)) => self.pending = 0..datagram.len(),
+                Ok(None) => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(Event::Lost)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

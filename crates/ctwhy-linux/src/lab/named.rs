@@ -1,0 +1,128 @@
+//! Labs that outlive the command that made them, found again by name.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::PathBuf;
+
+use super::holder::{Holder, Lifetime};
+use super::topology::is_name;
+use super::{Lab, Topology};
+use crate::context;
+
+/// A running named lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabInfo {
+    /// Its name.
+    pub name: String,
+    /// The process that holds it.
+    pub pid: i32,
+    /// Its nodes.
+    pub nodes: Vec<String>,
+}
+
+/// Builds a lab that goes on when this process ends, until [`down`].
+///
+/// # Errors
+/// A lab of this name runs, the name is none, or as [`Lab::create`].
+pub fn up(name: &str, topology: Topology) -> io::Result<LabInfo> {
+    let file = state_file(name)?;
+    if find(name)?.is_some() {
+        let text = format!("a lab named {name} is up already; take it down or choose another name");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    let lab = Lab::build(topology, Lifetime::UntilKilled)?;
+    let state = format!("{} {}\n", lab.holder.pid(), lab.holder.started());
+    if let Err(error) = fs::write(&file, state) {
+        lab.holder.kill();
+        return Err(context(file.display())(error));
+    }
+    Ok(info(name, &lab))
+}
+
+/// The named lab, to run commands in. Dropping the value leaves the lab up.
+///
+/// # Errors
+/// No lab of this name runs.
+pub fn attach(name: &str) -> io::Result<Lab> {
+    let holder = find(name)?.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no lab named {name} is up; `ctwhy lab list` shows those that are"),
+        )
+    })?;
+    let mut lab = Lab::from_holder(holder)?;
+    lab.open_nodes()?;
+    Ok(lab)
+}
+
+/// The named labs that run. Files of labs that ended without being taken down are removed.
+///
+/// # Errors
+/// The directory of the files cannot be used.
+pub fn list() -> io::Result<Vec<LabInfo>> {
+    let mut labs = Vec::new();
+    for entry in fs::read_dir(directory()?)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if is_name(&name) && find(&name)?.is_some() {
+            labs.push(info(&name, &attach(&name)?));
+        }
+    }
+    labs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(labs)
+}
+
+/// Ends a named lab and every process in it.
+///
+/// # Errors
+/// No lab of this name runs.
+pub fn down(name: &str) -> io::Result<()> {
+    let lab = attach(name)?;
+    lab.holder.kill();
+    fs::remove_file(state_file(name)?)
+}
+
+fn info(name: &str, lab: &Lab) -> LabInfo {
+    LabInfo { name: name.to_owned(), pid: lab.holder.pid(), nodes: lab.nodes().map(str::to_owned).collect() }
+}
+
+/// The holder of a named lab; a file that speaks of none is removed.
+fn find(name: &str) -> io::Result<Option<Holder>> {
+    let file = state_file(name)?;
+    let state = match fs::read_to_string(&file) {
+        Ok(state) => state,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(context(file.display())(error)),
+    };
+    let numbers = state.trim_end().split_once(' ');
+    let holder = numbers.and_then(|(pid, started)| Holder::find(pid.parse().ok()?, started.parse().ok()?));
+    if holder.is_none() {
+        fs::remove_file(&file).map_err(context(file.display()))?;
+    }
+    Ok(holder)
+}
+
+fn state_file(name: &str) -> io::Result<PathBuf> {
+    if !is_name(name) {
+        let text = format!("{name:?} cannot name a lab: letters, digits, `-` and `_`, at most 32");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(directory()?.join(name))
+}
+
+/// `$XDG_RUNTIME_DIR/ctwhy`, else `/tmp/ctwhy-UID`. Made when missing; refused when it is somebody else's.
+fn directory() -> io::Result<PathBuf> {
+    let user = nix::unistd::geteuid();
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let path = runtime.map_or_else(|| PathBuf::from(format!("/tmp/ctwhy-{user}")), |path| path.join("ctwhy"));
+    match DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(context(path.display())(error)),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&path)?;
+    if !found.is_dir() || found.uid() != user.as_raw() || found.mode() & 0o022 != 0 {
+        let text = format!("{} is not a directory that only this user can write to", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(path)
+}

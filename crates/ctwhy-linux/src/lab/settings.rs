@@ -1,0 +1,83 @@
+//! Settings of nodes and interfaces, made by a clone of this process that has entered the node.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::netns::{Namespaces, write_file};
+use crate::{context, sysctl};
+
+/// What every node gets before its interfaces are made: IPv6 addresses that are usable at once and no filter of source
+/// addresses. A kernel without one of them has no need of it.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net.ipv6.conf.all.disable_ipv6", "0"),
+    ("net.ipv6.conf.default.disable_ipv6", "0"),
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+];
+
+/// Writes the defaults and then the node's own settings.
+pub(super) fn apply_defaults(namespaces: &Namespaces, network: &OwnedFd, own: &[(String, String)]) -> io::Result<()> {
+    for (name, value) in DEFAULTS {
+        match write(namespaces, network, name, value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    own.iter().try_for_each(|(name, value)| write(namespaces, network, name, value))
+}
+
+fn write(namespaces: &Namespaces, network: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
+    let path = CString::new(sysctl::writable_path(name)?.as_os_str().as_bytes())?;
+    // SAFETY: the closure makes only system calls.
+    unsafe { namespaces.in_clone(network, || write_file(&path, value.as_bytes())) }
+        .map_err(context(format_args!("{name}={value}")))
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+const ETHTOOL_STXCSUM: u32 = 0x17;
+/// What may be absent or fixed: scatter-gather, and segmentation and receive offloads.
+const OPTIONAL: [u32; 4] = [0x19, 0x1f, 0x24, 0x2c];
+
+/// `ethtool -K IF tx off sg off tso off gso off gro off`: every packet has a finished checksum and is one packet.
+pub(super) fn disable_offload(namespaces: &Namespaces, network: &OwnedFd, interface: &str) -> io::Result<()> {
+    // SAFETY: all-zero is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
+        *place = byte as libc::c_char;
+    }
+    // SAFETY: the closure makes only system calls.
+    unsafe { namespaces.in_clone(network, || ethtool(&mut request)) }
+}
+
+/// Only system calls.
+fn ethtool(request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: `request` and the value that it points at live throughout each call, which is what SIOCETHTOOL wants.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut off = |command: u32| {
+            let mut value = EthtoolValue { command, data: 0 };
+            request.ifr_ifru.ifru_data = (&raw mut value).cast();
+            libc::ioctl(socket, libc::SIOCETHTOOL as libc::Ioctl, &raw mut *request)
+        };
+        for command in OPTIONAL {
+            off(command);
+        }
+        let result = off(ETHTOOL_STXCSUM);
+        let error = io::Error::last_os_error();
+        libc::close(socket);
+        if result < 0 { Err(error) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,155 @@
+//! NFLOG: copies of packets from wherever a rule logs them, with the rule's prefix. Nobody waits for an answer.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, config_request};
+
+use crate::context;
+use crate::netlink::{Message, Messages, Socket};
+use crate::queue::{Hook, owner, timestamp};
+
+/// A copy of a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// Where the rule stands that logged it.
+    pub hook: Hook,
+    /// The packet's mark; 0 where none was set.
+    pub mark: u32,
+    /// Index of the interface it came in by.
+    pub indev: Option<u32>,
+    /// Index of the interface it leaves by.
+    pub outdev: Option<u32>,
+    /// What the rule gave as prefix, empty where it gave none.
+    pub prefix: String,
+    /// EtherType: 0x0800 for IPv4, 0x86dd for IPv6.
+    pub hw_protocol: u16,
+    /// When it was received, since the epoch, where the kernel has it.
+    pub timestamp: Option<Duration>,
+    /// The whole packet from its IP header on.
+    pub payload: Vec<u8>,
+}
+
+/// What [`Nflog::recv`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// A copy.
+    Packet(Logged),
+    /// The receive buffer was full: some copies are missing from here.
+    Lost,
+}
+
+/// A bound NFLOG group. Receiving never waits: poll the descriptor.
+pub struct Nflog {
+    socket: Socket,
+    buffer: Vec<u8>,
+    /// The stretch of `buffer` that holds messages not handed out yet.
+    pending: std::ops::Range<usize>,
+}
+
+impl Nflog {
+    /// Binds to a group of the calling thread's network namespace, to get whole packets, each at once.
+    ///
+    /// # Errors
+    /// The group is in use, or CAP_NET_ADMIN is missing; the text says which.
+    pub fn open(group: u16, receive_buffer: usize) -> io::Result<Nflog> {
+        let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
+        socket.set_receive_buffer(receive_buffer).map_err(context("setting the receive buffer"))?;
+        let attributes = vec![ConfigCmd::Bind.into(), ConfigMode::PACKET_MAX.into(), ConfigNla::QThresh(1)];
+        let mut request = config_request(NetfilterProtoFamily::Unspec, group, attributes);
+        let sequence = socket.next_sequence();
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        request.header.sequence_number = sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        socket.request(&bytes, sequence, |_| ()).map_err(|cause| explain_bind(group, &cause))?;
+        Ok(Nflog { socket, buffer: vec![0; 256 << 10], pending: 0..0 })
+    }
+
+    /// The next copy; `None` when none is there.
+    ///
+    /// # Errors
+    /// The socket's error, or a message that is not understood.
+    pub fn recv(&mut self) -> io::Result<Option<LogEvent>> {
+        loop {
+            let mut messages = Messages::new(self.buffer.get(self.pending.clone()).unwrap_or_default());
+            if let Some(message) = messages.next() {
+                let message = message?;
+                self.pending.start = self.pending.end - messages.left();
+                if message.kind == (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16 {
+                    return parse(&message).map(|logged| Some(LogEvent::Packet(logged)));
+                }
+                continue;
+            }
+            match self.socket.receive(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(Some(datagram)) => self.pending = 0..datagram.len(),
+                Ok(None) => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(LogEvent::Lost)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Nflog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// `__build_packet_message` of `nfnetlink_log.c`, read back. (The packet header of the crate that knows these messages
+/// keeps its fields to itself.)
+fn parse(message: &Message<'_>) -> io::Result<Logged> {
+    let mut logged = Logged::default();
+    for attribute in message.attributes() {
+        let attribute = attribute?;
+        match libc::c_int::from(attribute.kind) {
+            libc::NFULA_PACKET_HDR => {
+                let &[p0, p1, hook, ..] = attribute.value else {
+                    let text = format!("NFULA_PACKET_HDR of {} bytes where 3 are needed", attribute.value.len());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                };
+                logged.hw_protocol = u16::from_be_bytes([p0, p1]);
+                logged.hook = Hook::from(hook);
+            }
+            libc::NFULA_MARK => logged.mark = attribute.u32()?,
+            libc::NFULA_IFINDEX_INDEV => logged.indev = Some(attribute.u32()?),
+            libc::NFULA_IFINDEX_OUTDEV => logged.outdev = Some(attribute.u32()?),
+            libc::NFULA_TIMESTAMP => logged.timestamp = Some(timestamp(&attribute)?),
+            libc::NFULA_PREFIX => {
+                let text = attribute.value.split(|byte| *byte == 0).next().unwrap_or_default();
+                logged.prefix = String::from_utf8_lossy(text).into_owned();
+            }
+            libc::NFULA_PAYLOAD => logged.payload = attribute.value.to_vec(),
+            _ => {}
+        }
+    }
+    Ok(logged)
+}
+
+/// Why binding failed. The kernel says EPERM both without the capability and when another socket has the group.
+fn explain_bind(group: u16, cause: &io::Error) -> io::Error {
+    let groups = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_log").unwrap_or_default();
+    let taken = groups.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let number: u16 = fields.next()?.parse().ok()?;
+        let portid: u32 = fields.next()?.parse().ok()?;
+        (number == group).then_some(portid)
+    });
+    if let Some(portid) = taken {
+        let owner = owner(portid).unwrap_or_else(|| format!("port id {portid}"));
+        let text = format!("NFLOG group {group} is already in use by {owner}; choose another group or end it");
+        return io::Error::new(io::ErrorKind::ResourceBusy, text);
+    }
+    match cause.raw_os_error() {
+        Some(libc::EPERM) => io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("binding to NFLOG group {group} needs CAP_NET_ADMIN in this network namespace"),
+        ),
+        _ => io::Error::new(cause.kind(), format!("binding to NFLOG group {group}: {cause}")),
+    }
+}

@@ -1,0 +1,81 @@
+//! For tests that need namespaces: whether they can have them here, and what to do when not.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::Command;
+
+use crate::lab;
+use crate::netns;
+
+/// Set in the process that a test is run in again.
+const INSIDE: &str = "CTWHY_TEST_INSIDE";
+
+/// Gives a test a process that is root in namespaces of its own. To be called first:
+///
+/// ```no_run
+/// # fn the_test() {
+/// if !ctwhy_linux::testing::require_lab() {
+///     return;
+/// }
+/// # }
+/// ```
+///
+/// `true`: go on; [`lab::Lab::create`] and [`lab::Lab::in_node`] work. `false`: the test is over, because it has already
+/// run, and passed, in a process of its own with this user as root in a user namespace; or because namespaces cannot be
+/// had, and the line `skipped: TEST: reason` was printed past the test harness.
+///
+/// # Panics
+/// When namespaces cannot be had and the environment variable CI is set; and when the test failed in its own process.
+#[must_use]
+#[allow(clippy::panic)]
+pub fn require_lab() -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if let Err(reason) = lab::probe() {
+        skip(&reason);
+        return false;
+    }
+    if netns::is_privileged() {
+        return true;
+    }
+    if let Err(reason) = run_inside() {
+        panic!("{reason}");
+    }
+    false
+}
+
+/// Prints that the calling test is skipped, past the harness that would hide it.
+///
+/// # Panics
+/// When the environment variable CI is set: there nothing may be skipped.
+#[allow(clippy::panic)]
+pub fn skip(reason: &dyn std::fmt::Display) {
+    let test = this_test();
+    if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
+        panic!("{test} cannot run here, and CI is set: {reason}");
+    }
+    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+}
+
+/// The harness names threads after tests.
+fn this_test() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
+fn run_inside() -> io::Result<()> {
+    let test = this_test();
+    let mut command = Command::new(std::env::current_exe()?);
+    let arguments: [OsString; 4] =
+        [test.clone().into(), "--exact".into(), "--nocapture".into(), "--test-threads=1".into()];
+    let output = netns::isolate_command(command.args(arguments).env(INSIDE, "1")).output()?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(io::Error::other(format!("{test} failed as root of a user namespace:\n{text}")));
+    }
+    if !text.contains("1 passed") {
+        return Err(io::Error::other(format!("{test} did not run as root of a user namespace:\n{text}")));
+    }
+    print!("{text}");
+    Ok(())
+}
