@@ -13,6 +13,7 @@
 //!
 //! In what a command prints, a line of nothing but `…` (or `...`) stands for any number of lines, none included, and `…`
 //! inside a line for any text. `UPDATE_BOOK=1` writes what was printed into every block that does not match.
+#![allow(clippy::expect_used, reason = "all of this is a test, also what is not marked so")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -287,6 +288,16 @@ fn check(wanted: impl Fn(&Block) -> bool) -> (usize, String) {
 #[test]
 fn commands_print_what_the_book_shows() {
     let (_, complaints) = check(|block| !block.lab && !block.norun);
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+#[test]
+fn lab_commands_print_what_the_book_shows() {
+    if let Err(reason) = ctwhy_linux::lab::probe() {
+        ctwhy_linux::testing::skip(&reason);
+        return;
+    }
+    let (_, complaints) = check(|block| block.lab && !block.norun);
     assert!(complaints.is_empty(), "\n{complaints}");
 }
 
