@@ -10,6 +10,7 @@ use std::process::Command;
 
 use common::{MICRO, MODIFIED, NANO, ORDERS, Order, lines};
 use ctwhy_fixture::capture::Capture;
+use ctwhy_fixture::link::{L3, Stripped, strip};
 use ctwhy_fixture::linktype::LinkType;
 use ctwhy_fixture::write::{Packet, PcapngWriter, WriteError};
 use proptest::prelude::*;
@@ -150,6 +151,57 @@ fn tshark_shows_the_comments() {
     assert_eq!(shown[2], format!("{start}one,two"));
     let comment = shown[3].strip_prefix(start).unwrap();
     assert!(comment.starts_with(&"\u{20ac}".repeat(1000)), "{comment:.60}");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn tshark_finds_the_ip_packet_where_we_do() {
+    const V4: &[u8] = &[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    const V6: &[u8] = &{
+        let mut ip = [0; 40];
+        (ip[0], ip[6], ip[7], ip[23], ip[39]) = (0x60, 59, 64, 1, 2);
+        ip
+    };
+    const SLL2: [u8; 16] = [0, 0, 0, 0, 0, 3, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1];
+    let ethernet = |rest: &[u8]| [&[2; 12][..], rest].concat();
+    let sll = |way: u8, rest: &[u8]| [&[0, way, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0][..], rest].concat();
+    let sll2 = |ether_type: &[u8]| [ether_type, &SLL2, &[0, 0]].concat();
+    let packets: [(LinkType, Vec<u8>, &[u8]); 16] = [
+        (LinkType::ETHERNET, ethernet(&[8, 0]), V4),
+        (LinkType::ETHERNET, ethernet(&[0x81, 0, 0, 7, 8, 0]), V4),
+        (LinkType::ETHERNET, ethernet(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8, 0x86, 0xdd]), V6),
+        (LinkType::ETHERNET, ethernet(&[0x91, 0, 0, 7, 0x81, 0, 0, 8, 8, 0]), V4),
+        (LinkType::RAW, vec![], V4),
+        (LinkType::RAW, vec![], V6),
+        (LinkType::IPV4, vec![], V4),
+        (LinkType::IPV6, vec![], V6),
+        (LinkType::LINUX_SLL, sll(0, &[8, 0]), V4),
+        (LinkType::LINUX_SLL, sll(4, &[0x81, 0, 0, 9, 0x86, 0xdd]), V6),
+        (LinkType::LINUX_SLL2, sll2(&[8, 0]), V4),
+        (LinkType::LINUX_SLL2, sll2(&[0x86, 0xdd]), V6),
+        (LinkType::NULL, vec![2, 0, 0, 0], V4),
+        (LinkType::NULL, vec![0, 0, 0, 30], V6),
+        (LinkType::LOOP, vec![0, 0, 0, 2], V4),
+        (LinkType::LOOP, vec![0, 0, 0, 24], V6),
+    ];
+    let mut writer = PcapngWriter::new(Vec::new(), "ctwhy").unwrap();
+    let mut ours = Vec::new();
+    for (linktype, link_layer, ip) in &packets {
+        let bytes = [link_layer, *ip].concat();
+        let interface = writer.add_interface(None, *linktype, None).unwrap();
+        let packet = Packet { interface, time_ns: 0, original_len: bytes.len() as u32, bytes: &bytes };
+        writer.packet(packet, []).unwrap();
+        let Ok(Stripped::Ip(link)) = strip(*linktype, &bytes) else { panic!("{linktype} is stripped") };
+        assert_eq!(link.ip_offset, link_layer.len(), "{linktype}");
+        ours.push(if link.l3 == L3::V4 { "10.0.0.2|" } else { "|::2" });
+    }
+    let folder = common::scratch("links");
+    let file = folder.join("links.pcapng");
+    fs::write(&file, writer.finish().unwrap()).unwrap();
+    let Some(theirs) = tshark(&file, &["ip.dst", "ipv6.dst"]) else {
+        return common::skip("tshark_finds_the_ip_packet_where_we_do", "there is no tshark");
+    };
+    assert_eq!(ours, theirs);
     fs::remove_dir_all(folder).unwrap();
 }
 

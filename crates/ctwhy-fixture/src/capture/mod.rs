@@ -32,6 +32,18 @@ const MAX_PACKET: u32 = 16 << 20;
 /// A capture being read.
 ///
 /// `next` lends each packet out of the reader's buffer, so there is no copy and no allocation per packet.
+///
+/// ```no_run
+/// # use ctwhy_fixture::{capture::Capture, link};
+/// let mut capture = Capture::open("trace.pcapng")?;
+/// while let Some(packet) = capture.next() {
+///     let packet = packet?;
+///     if let link::Stripped::Ip(found) = link::strip(packet.linktype, packet.bytes)? {
+///         println!("{}: {:?} from byte {} on", packet.number, found.l3, found.ip_offset);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Capture<R = Box<dyn Read>> {
     file: String,
     window: Window<R>,
