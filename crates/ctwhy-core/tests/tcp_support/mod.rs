@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::direction::{CtInfo, Direction};
+use ctwhy_core::render;
 use ctwhy_core::status::Status;
 use ctwhy_core::sysctl::Sysctls;
 use ctwhy_core::trace::{Step, Trace};
-use ctwhy_core::track::tcp::{TcpState, TcpStep, segment::flag};
+use ctwhy_core::track::tcp::{TcpReason, TcpState, TcpStep, segment::flag};
 use ctwhy_core::track::{Context, L4, Outcome, tcp};
 use ctwhy_core::tuple::{Addr, L3, proto};
 
@@ -250,11 +251,24 @@ impl Flow {
     }
 }
 
-/// A step or a reason in words.
-pub struct Words<F>(pub F);
-
-impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Words<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (self.0)(f)
+/// A step in words.
+pub fn step_words(step: &TcpStep) -> String {
+    struct Words<'a>(&'a TcpStep);
+    impl fmt::Display for Words<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            render::tcp::step(self.0, f)
+        }
     }
+    Words(step).to_string()
+}
+
+/// A refusal in words.
+pub fn reason_words(reason: &TcpReason) -> String {
+    struct Words<'a>(&'a TcpReason);
+    impl fmt::Display for Words<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            render::tcp::reason(self.0, f)
+        }
+    }
+    Words(reason).to_string()
 }
