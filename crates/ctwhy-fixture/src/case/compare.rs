@@ -1,5 +1,6 @@
 //! What a kernel decided beside what was decided again: each difference typed, and a sentence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::bytes::Bytes;
@@ -174,17 +175,14 @@ impl fmt::Display for Difference {
 #[must_use]
 pub fn compare(recorded: &Outcome, decided: &Outcome, tolerance: Tolerance) -> Vec<Difference> {
     let mut out = Vec::new();
+    let mut left: BTreeMap<u64, &PacketOutcome> = decided.packets.iter().map(|d| (d.packet, d)).collect();
     for r in &recorded.packets {
-        match decided.packets.iter().find(|d| d.packet == r.packet) {
+        match left.remove(&r.packet) {
             Some(d) => packet(r, d, &mut out),
             None => out.push(Difference::PacketMissing { packet: r.packet }),
         }
     }
-    for d in &decided.packets {
-        if !recorded.packets.iter().any(|r| r.packet == d.packet) {
-            out.push(Difference::PacketUnexpected { packet: d.packet });
-        }
-    }
+    out.extend(left.into_keys().map(|packet| Difference::PacketUnexpected { packet }));
     match (&recorded.table, &decided.table) {
         (Some(recorded), Some(decided)) => table::compare(recorded, decided, tolerance, &mut out),
         (Some(_), None) => out.push(Difference::TableMissing),
