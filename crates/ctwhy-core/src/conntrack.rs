@@ -72,6 +72,7 @@ impl Conntrack {
         };
         let unchecked = match hook {
             _ if !self.sysctls.checksum => Some(Unchecked::Switched),
+            Hook::PreRouting if packet.checksum_trusted => Some(Unchecked::Trusted),
             Hook::PreRouting if packet.is_cut() => Some(Unchecked::Cut),
             Hook::PreRouting => None,
             _ => Some(Unchecked::Hook),

@@ -6,20 +6,21 @@
 //! [`Engine::forget`] keep the table in step where packets were not seen.
 
 use crate::confirm;
-use crate::conn::{Confirmed, Flow, Unconfirmed};
+use crate::conn::{Confirmed, Flow, Protocol, Unconfirmed};
 use crate::conntrack::{Attached, Tracked};
-use crate::direction::Direction;
+use crate::direction::{CtInfo, Direction};
 use crate::hook::{DropCause, Egress, Engine, Hook, Ruling, Unseen, Verdict, Way, not_tracked};
 use crate::nat::NatDrop;
 use crate::nat::hooks::{Surroundings, translate};
 use crate::nat::manip::decrement_ttl;
 use crate::nat::rules::Ruleset;
+use crate::network::Destination;
 use crate::packet::Packet;
 use crate::status::Status;
 use crate::table::EntryId;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
-use crate::tuple::Tuple;
+use crate::tuple::{Tuple, proto};
 
 /// What the kernel said about a flow that it confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +72,28 @@ impl Engine {
             return Err(unseen);
         }
         if let Some(tracked) = trigger.and_then(confirm::attach) {
+            sink.step(|| Step::Arrived { hook, bytes: packet.len });
             sink.step(|| Step::AlreadyAttached);
+            if packet.transport.is_ok_and(|transport| transport.protonum == proto::TCP) {
+                self.close(&tracked, now);
+            }
             sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
             return Ok(tracked);
         }
         Ok(self.conntrack.track(packet, hook, now, sink))
+    }
+
+    /// `nf_ct_set_closing`: this host reset a connection that it forwards (ICMP-LOC-02).
+    fn close(&mut self, tracked: &Tracked, now: Time) {
+        let seconds = self.conntrack.sysctls.tcp_timeout_close;
+        if let Attached::Entry(id) = tracked.attached
+            && let Some(entry) = self.conntrack.table.get_mut(id)
+            && let Protocol::Tcp(state) = &mut entry.flow.protocol
+            && state.set_closing()
+            && !entry.flow.status.contains(Status::FIXED_TIMEOUT)
+        {
+            entry.expires = now.plus_secs(seconds);
+        }
     }
 
     /// The rest of a packet's way, as the kernel took it: `buffer` holds the packet as it arrived and is rewritten to
@@ -89,7 +107,7 @@ impl Engine {
         sink: &mut S,
     ) -> Ruling {
         let Departure { hook, egress, learnt } = *departure;
-        let ruling = |tracked: Tracked, verdict, egress| Ruling {
+        let ruling = |tracked: Tracked, verdict| Ruling {
             hook,
             ctinfo: Ok(tracked.ctinfo),
             reason: tracked.reason,
@@ -98,37 +116,44 @@ impl Engine {
             attached: tracked.attached,
         };
         let Ok(packet) = Packet::parse(buffer, buffer.len()) else {
-            return ruling(tracked, Verdict::Accept, egress);
+            return ruling(tracked, Verdict::Accept);
         };
-        let (l3num, len) = (packet.l3num, packet.len);
-        if egress == Egress::Nowhere {
-            if matches!(tracked.attached, Attached::Unconfirmed(_)) {
-                sink.step(|| Step::EntryVanished);
-            }
-            return ruling(tracked, Verdict::Accept, egress);
-        }
-        if let (Some(learnt), Attached::Unconfirmed(own)) = (learnt, &mut tracked.attached) {
-            own.flow.tuples[Direction::Reply.index()] = learnt.reply;
-            let nat = Status(Status::NAT_MASK.0 | Status::NAT_DONE_MASK.0);
-            own.flow.status = Status((own.flow.status.0 & !nat.0) | (learnt.status.0 & nat.0));
-            sink.step(|| Step::Learnt { id: learnt.id, reply: learnt.reply });
-        }
-        let forwarded = matches!(egress, Egress::Forwarded(_));
-        let last = if forwarded || hook == Hook::LocalOut { Hook::PostRouting } else { Hook::LocalIn };
+        let (l3num, len, ttl) = (packet.l3num, packet.len, packet.ttl);
+        self.adopt_binding(&mut tracked, learnt, now, sink);
         let way = Way { in_interface: None, out_interface: None, now, l3num, len };
-        let mut translated = self.follow(buffer, &mut tracked, hook, &way, sink);
-        if translated.is_ok()
-            && forwarded
+        if let Err(cause) = self.follow(buffer, &mut tracked, hook, &way, sink) {
+            return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
+        }
+        let forwarded = match egress {
+            Egress::Nowhere => {
+                if matches!(tracked.attached, Attached::Unconfirmed(_)) {
+                    sink.step(|| Step::EntryVanished);
+                }
+                let spent = hook == Hook::PreRouting && ttl <= 1 && !self.is_local(buffer, len);
+                return ruling(tracked, if spent { Verdict::Drop(DropCause::TtlExceeded) } else { Verdict::Accept });
+            }
+            Egress::Local => {
+                if let Ok(packet) = Packet::parse(buffer, len) {
+                    sink.step(|| Step::RoutedLocal { to: packet.dst.ip(l3num) });
+                }
+                false
+            }
+            Egress::Forwarded(interface) => {
+                if let Some(interface) = interface {
+                    sink.step(|| Step::RoutedTo { interface });
+                }
+                true
+            }
+        };
+        if forwarded
             && hook == Hook::PreRouting
             && let Some(to) = decrement_ttl(buffer, l3num)
         {
             sink.step(|| Step::TtlDecremented { to });
         }
-        if translated.is_ok() {
-            translated = self.follow(buffer, &mut tracked, last, &way, sink);
-        }
-        if let Err(cause) = translated {
-            return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)), egress);
+        let last = if forwarded || hook == Hook::LocalOut { Hook::PostRouting } else { Hook::LocalIn };
+        if let Err(cause) = self.follow(buffer, &mut tracked, last, &way, sink) {
+            return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }
         match (learnt, tracked.attached) {
             (Some(learnt), Attached::Unconfirmed(Unconfirmed { flow, timeout })) => {
@@ -138,11 +163,39 @@ impl Engine {
             }
             _ => {
                 if let Err(cause) = confirm::confirm(&mut tracked, &mut self.conntrack.table, now, sink) {
-                    return ruling(tracked, Verdict::Drop(DropCause::Confirm(cause)), egress);
+                    return ruling(tracked, Verdict::Drop(DropCause::Confirm(cause)));
                 }
             }
         }
-        ruling(tracked, Verdict::Accept, egress)
+        ruling(tracked, Verdict::Accept)
+    }
+
+    /// The binding of a flow that begins is the kernel's. When the kernel did not confirm it because another packet of
+    /// the same flow was first, it chose as it did for that one (NEW-03, CLASH-02a).
+    fn adopt_binding<S: Sink>(&self, tracked: &mut Tracked, learnt: Option<Learnt>, now: Time, sink: &mut S) {
+        let begins = tracked.ctinfo == CtInfo::New;
+        let Attached::Unconfirmed(own) = &mut tracked.attached else { return };
+        if !begins || own.flow.status.contains(Status::CONFIRMED) {
+            return;
+        }
+        let (reply, status) = match learnt {
+            Some(learnt) => {
+                sink.step(|| Step::Learnt { id: learnt.id, reply: learnt.reply });
+                (learnt.reply, learnt.status)
+            }
+            None => match self.conntrack.table.peek(own.flow.tuple(Direction::Original), now) {
+                Some((Direction::Original, first)) => (*first.flow.tuple(Direction::Reply), first.flow.status),
+                _ => return,
+            },
+        };
+        let nat = Status(Status::NAT_MASK.0 | Status::NAT_DONE_MASK.0);
+        own.flow.tuples[Direction::Reply.index()] = reply;
+        own.flow.status = Status((own.flow.status.0 & !nat.0) | (status.0 & nat.0));
+    }
+
+    fn is_local(&self, buffer: &[u8], len: usize) -> bool {
+        Packet::parse(buffer, len)
+            .is_ok_and(|packet| self.network.route(packet.l3num, packet.dst) == Destination::Local)
     }
 
     /// NAT as the bindings of the flow say, without rules of its own.
@@ -189,12 +242,20 @@ impl Engine {
         table.insert(Confirmed { flow, expires: now.plus_secs(entry.timeout), id: entry.id })
     }
 
-    /// Deletes the entry with this original tuple, because the kernel did.
-    pub fn forget(&mut self, original: &Tuple, now: Time) -> bool {
+    /// Deletes the entry with this original tuple and the kernel's number, because the kernel did. Another entry that
+    /// has taken its place stays.
+    pub fn forget(&mut self, original: &Tuple, number: Option<u32>, now: Time) -> bool {
         let table = &mut self.conntrack.table;
-        match table.lookup(original, now) {
-            Some((id, _)) => table.remove(id).is_some(),
-            None => false,
-        }
+        let Some((id, _)) = table.lookup(original, now) else { return false };
+        let same = table.get(id).is_some_and(|entry| {
+            entry.flow.tuple(Direction::Original) == original && number.is_none_or(|number| entry.id == number)
+        });
+        same && table.remove(id).is_some()
+    }
+
+    /// The entry that has this tuple in either direction, and which.
+    #[must_use]
+    pub fn find(&self, tuple: &Tuple, now: Time) -> Option<(Direction, &Confirmed)> {
+        self.conntrack.table.peek(tuple, now)
     }
 }

@@ -273,6 +273,9 @@ pub struct Packet<'a> {
     pub fragment: Option<Fragment>,
     /// Where the transport header is.
     pub transport: Result<Transport, NoTransport>,
+    /// Does somebody vouch for the transport checksum, a device or the sender on this machine
+    /// (`skb_csum_unnecessary`)? Never so for bytes of a capture.
+    pub checksum_trusted: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -318,7 +321,7 @@ impl<'a> Packet<'a> {
         let (src, dst) = addresses(bytes, l3num).ok_or(cut)?;
         let bytes = bytes.get(..len).unwrap_or(bytes);
         let transport = locate_transport(bytes, len, l3num);
-        Ok(Packet { bytes, len, l3num, src, dst, ttl, fragment, transport })
+        Ok(Packet { bytes, len, l3num, src, dst, ttl, fragment, transport, checksum_trusted: false })
     }
 
     /// The transport part that starts at `offset`.

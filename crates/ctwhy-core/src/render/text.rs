@@ -44,6 +44,9 @@ impl Display for Step {
                 Unchecked::Switched => "checksums: not verified, nf_conntrack_checksum is 0",
                 Unchecked::Hook => "checksums: not verified, only PREROUTING does",
                 Unchecked::Cut => "checksums: not verified, the capture does not hold the whole packet",
+                Unchecked::Trusted => {
+                    "checksums: not verified, the device or the sender on this machine vouches for them"
+                }
             }),
             Step::AlreadyAttached => f.write_str(
                 "this host answers another packet with it: it carries the entry of that packet and is not looked up",

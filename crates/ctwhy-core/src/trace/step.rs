@@ -251,6 +251,8 @@ pub enum Unchecked {
     Hook,
     /// Bytes are missing from the capture.
     Cut,
+    /// A device, or the sender on this machine, vouches for it.
+    Trusted,
 }
 
 /// Why a timeout was chosen.
