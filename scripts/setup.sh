@@ -1,10 +1,11 @@
 #!/bin/sh
 # Puts in place what building, the lab and the tests need, or names it.
 #
-#   scripts/setup.sh [base|wasm|book]...        (default: base)
+#   scripts/setup.sh [base|ci|wasm|book]...     (default: base)
 #
 # base  C compiler, libmnl and the network tools. Root: apt-get install. Anyone else: the same Debian packages are
 #       downloaded through a private apt state and unpacked under target/tools, without any privilege.
+# ci    base, and what a few tests can do without but CI may not: tshark, to read what we write.
 # wasm  a toolchain that can build for wasm32-unknown-unknown, unless there is one. Always private: nobody wants a
 #       second rustc in /usr/bin for the sake of one check.
 # book  mdBook, built by cargo into target/tools.
@@ -19,10 +20,12 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" -eq 0 ]; }
 
-# Prints the Debian packages that are missing, one a line.
-missing_packages() {
-    for pair in ip:iproute2 iptables:iptables ip6tables-save:iptables nft:nftables conntrack:conntrack \
-        traceroute:traceroute ping:iputils-ping pkg-config:pkg-config; do
+# Prints the Debian packages of a group that are missing, one a line.
+missing_packages() { # GROUP
+    tools_needed='ip:iproute2 iptables:iptables ip6tables-save:iptables nft:nftables conntrack:conntrack
+        traceroute:traceroute ping:iputils-ping pkg-config:pkg-config'
+    [ "$1" != ci ] || tools_needed="$tools_needed tshark:tshark"
+    for pair in $tools_needed; do
         have "${pair%%:*}" || echo "${pair#*:}"
     done
     { have pkg-config && pkg-config --exists libmnl; } || echo libmnl-dev
@@ -119,9 +122,9 @@ install_base() { # PACKAGES: what root can do
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
-setup_base() {
+setup_packages() { # GROUP
     have cargo || die "Rust is missing: install Rust 1.88 or newer (https://rustup.rs), then try again."
-    packages=$(missing_packages | sort -u | tr '\n' ' ')
+    packages=$(missing_packages "$1" | sort -u | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     # shellcheck disable=SC2086 # one word per package
     if is_root; then
@@ -132,7 +135,7 @@ setup_base() {
         [ -z "$unpackable" ] || unpack_base $unpackable || say "could not unpack them"
     fi
     . scripts/env.sh
-    packages=$(missing_packages | sort -u | tr '\n' ' ')
+    packages=$(missing_packages "$1" | sort -u | tr '\n' ' ')
     [ -z "$packages" ] || die "still missing: $packages
 setup: on Debian or Ubuntu, as root:
 setup:     apt-get update && apt-get install --no-install-recommends $packages
@@ -184,9 +187,9 @@ setup_book() {
 [ $# -gt 0 ] || set -- base
 for group in "$@"; do
     case $group in
-        base) setup_base ;;
+        base | ci) setup_packages "$group" ;;
         wasm) setup_wasm ;;
         book) setup_book ;;
-        *) die "unknown group '$group'; the groups are base, wasm and book" ;;
+        *) die "unknown group '$group'; the groups are base, ci, wasm and book" ;;
     esac
 done
