@@ -8,6 +8,7 @@
 //! - [`queue`] receives the packets from NFQUEUE and hands the verdicts back.
 //! - [`ctnetlink`] reads the connection table and follows its changes.
 //! - [`nflog`] receives copies of packets from behind source NAT.
+//! - [`interfaces`] has names for interface numbers, and addresses.
 //! - [`wire`] puts raw packets on a wire and takes them off.
 //! - [`signal`] makes termination signals readable, so that a loop ends and its guards run.
 //! - [`program`] finds the tools that are called and names the package of a missing one.
@@ -15,6 +16,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod ctnetlink;
+pub mod interfaces;
 pub mod lab;
 mod netlink;
 pub mod netns;

@@ -32,8 +32,7 @@ pub fn require_lab() -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
-    if let Err(reason) = lab::probe() {
-        skip(&reason);
+    if !require_namespaces() {
         return false;
     }
     if netns::is_privileged() {
@@ -43,6 +42,21 @@ pub fn require_lab() -> bool {
         panic!("{reason}");
     }
     false
+}
+
+/// As [`require_lab`], for a test that only runs commands in a lab, which an ordinary user's process can do itself.
+///
+/// # Panics
+/// As [`require_lab`].
+#[must_use]
+pub fn require_namespaces() -> bool {
+    match lab::probe() {
+        Ok(()) => true,
+        Err(reason) => {
+            skip(&reason);
+            false
+        }
+    }
 }
 
 /// Prints that the calling test is skipped, past the harness that would hide it.

@@ -1,10 +1,11 @@
 //! The lab against the kernel: it is built, reachable, isolated, and gone afterwards.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use ctwhy_linux::lab::{self, Lab, Topology};
-use ctwhy_linux::testing::require_lab;
+use ctwhy_linux::testing::{require_lab, require_namespaces};
 use ctwhy_linux::{program, signal, sysctl};
 
 fn run(lab: &Lab, node: &str, line: &str) -> String {
@@ -14,7 +15,7 @@ fn run(lab: &Lab, node: &str, line: &str) -> String {
 
 #[test]
 fn traceroute_reaches_the_server_through_nat() {
-    if !require_lab() {
+    if !require_namespaces() {
         return;
     }
     let lab = Lab::create(Topology::traceroute()).unwrap();
@@ -30,7 +31,7 @@ fn traceroute_reaches_the_server_through_nat() {
 
 #[test]
 fn a_command_on_a_node_has_exit_codes_signals_and_the_directory() {
-    if !require_lab() {
+    if !require_namespaces() {
         return;
     }
     let lab = Lab::create(Topology::default().node(lab::Node::host("a"))).unwrap();
@@ -57,6 +58,21 @@ fn a_command_on_a_node_has_exit_codes_signals_and_the_directory() {
     assert_eq!(child.wait().unwrap().code(), Some(42));
 }
 
+/// The other tests of this file once more, without privilege.
+#[test]
+fn all_this_is_possible_for_an_ordinary_user() {
+    const NOBODY: u32 = 65534;
+    if !nix::unistd::geteuid().is_root() || !require_namespaces() {
+        return;
+    }
+    let mut tests = std::process::Command::new("/proc/self/exe");
+    tests.args(["--skip", "ordinary_user", "--nocapture"]).current_dir("/").env_remove("XDG_RUNTIME_DIR");
+    let output = tests.uid(NOBODY).gid(NOBODY).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("6 passed"), "{text}");
+}
+
 #[test]
 fn settings_and_names_of_a_lab_stay_in_it() {
     if !require_lab() {
@@ -77,7 +93,7 @@ fn settings_and_names_of_a_lab_stay_in_it() {
 
 #[test]
 fn dropping_a_lab_ends_every_process_in_it() {
-    if !require_lab() {
+    if !require_namespaces() {
         return;
     }
     let lab = Lab::create(Topology::default().node(lab::Node::host("a"))).unwrap();
@@ -97,7 +113,7 @@ fn dropping_a_lab_ends_every_process_in_it() {
 
 #[test]
 fn a_named_lab_is_found_again_and_taken_down() {
-    if !require_lab() {
+    if !require_namespaces() {
         return;
     }
     let name = format!("test-{}", std::process::id());

@@ -110,17 +110,30 @@ fn state_file(name: &str) -> io::Result<PathBuf> {
     Ok(directory()?.join(name))
 }
 
+/// This user's number in the user namespace around ours, where there is one: there, every user is number 0.
+fn outer_user(user: u32) -> u32 {
+    let maps = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let outer = maps.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let offset = user.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    });
+    outer.unwrap_or(user)
+}
+
 /// `$XDG_RUNTIME_DIR/ctwhy`, else `/tmp/ctwhy-UID`. Made when missing; refused when it is somebody else's.
 fn directory() -> io::Result<PathBuf> {
-    let user = nix::unistd::geteuid();
+    let user = nix::unistd::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-    let path = runtime.map_or_else(|| PathBuf::from(format!("/tmp/ctwhy-{user}")), |path| path.join("ctwhy"));
+    let path =
+        runtime.map_or_else(|| PathBuf::from(format!("/tmp/ctwhy-{}", outer_user(user))), |path| path.join("ctwhy"));
     match DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(context(path.display())(error)),
         _ => {}
     }
     let found = fs::symlink_metadata(&path)?;
-    if !found.is_dir() || found.uid() != user.as_raw() || found.mode() & 0o022 != 0 {
+    if !found.is_dir() || found.uid() != user || found.mode() & 0o022 != 0 {
         let text = format!("{} is not a directory that only this user can write to", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }

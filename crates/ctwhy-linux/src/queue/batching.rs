@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{Decision, Hook, Offload, PacketQueue, QueueConfig, QueueStats, Queued, StatsReader, Verdict, stats};
+use super::stats::{self, Gaps};
+use super::{Decision, Hook, Offload, PacketQueue, QueueConfig, QueueStats, Queued, StatsReader, Verdict};
 use crate::context;
 use crate::netlink::{Attribute, Message, Messages, Outgoing, Socket, Subsystem};
 
@@ -24,6 +25,7 @@ pub struct MnlQueue {
     collect: usize,
     collected: usize,
     stats: StatsReader,
+    gaps: Gaps,
 }
 
 impl MnlQueue {
@@ -61,6 +63,7 @@ impl MnlQueue {
             collect: 1,
             collected: 0,
             stats,
+            gaps: Gaps::default(),
         };
         // Packets that overtook the acknowledgement.
         for id in early {
@@ -132,6 +135,7 @@ impl PacketQueue for MnlQueue {
                     answer.map_err(|cause| refused(self.number, &message, &cause))?;
                 } else if message.kind == packet_kind() {
                     parse_packet(&message, packet)?;
+                    self.gaps.saw(packet.id);
                     return Ok(true);
                 }
             }
@@ -165,6 +169,10 @@ impl PacketQueue for MnlQueue {
 
     fn set_blocking(&mut self, blocking: bool) {
         self.blocking = blocking;
+    }
+
+    fn missed(&self) -> u64 {
+        self.gaps.missed()
     }
 
     fn stats(&mut self) -> io::Result<QueueStats> {

@@ -179,6 +179,9 @@ pub trait PacketQueue {
     /// Waits for packets when `true` (the default), returns at once from [`PacketQueue::recv`] when `false`.
     fn set_blocking(&mut self, blocking: bool);
 
+    /// Packets that the kernel let pass because the receive buffer was full, up to the packet received last.
+    fn missed(&self) -> u64;
+
     /// The kernel's counters for this queue.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! The consumer over the crate nfq: one packet, one verdict. Its socket is its own secret, so it can neither be polled
-//! nor given a larger receive buffer.
+//! nor given a larger receive buffer. It gives no time stamps.
 
 use std::collections::VecDeque;
 use std::io;
 
-use super::{Decision, Hook, Offload, PacketQueue, QueueConfig, QueueStats, Queued, StatsReader, Verdict, stats};
+use super::stats::{self, Gaps};
+use super::{Decision, Hook, Offload, PacketQueue, QueueConfig, QueueStats, Queued, StatsReader, Verdict};
 use crate::context;
 
 /// NFQUEUE over the crate nfq.
@@ -14,6 +15,7 @@ pub struct NfqQueue {
     /// Packets without a verdict, oldest first.
     waiting: VecDeque<nfq::Message>,
     stats: StatsReader,
+    gaps: Gaps,
 }
 
 impl NfqQueue {
@@ -26,7 +28,7 @@ impl NfqQueue {
         let mut stats = StatsReader::open()?;
         let mut queue = nfq::Queue::open().map_err(context("opening a netfilter socket"))?;
         queue.bind(number).map_err(|cause| stats::explain_bind(number, &mut stats, &cause))?;
-        let mut bound = NfqQueue { queue, number, waiting: VecDeque::new(), stats };
+        let mut bound = NfqQueue { queue, number, waiting: VecDeque::new(), stats, gaps: Gaps::default() };
         bound.configure(config).map_err(context(format_args!("setting up queue {number}")))?;
         Ok(bound)
     }
@@ -58,12 +60,14 @@ impl PacketQueue for NfqQueue {
         packet.payload.clear();
         packet.payload.extend_from_slice(message.get_payload());
         packet.original_len = message.get_original_len();
-        packet.timestamp = message.get_timestamp().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        // The crate reads the time stamp through a misaligned pointer, which aborts a build with debug assertions.
+        packet.timestamp = None;
         packet.offload = Offload {
             checksum_not_ready: !message.is_checksum_ready(),
             checksum_not_verified: None,
             gso: message.is_seg_offloaded(),
         };
+        self.gaps.saw(packet.id);
         self.waiting.push_back(message);
         Ok(true)
     }
@@ -89,6 +93,10 @@ impl PacketQueue for NfqQueue {
 
     fn set_blocking(&mut self, blocking: bool) {
         self.queue.set_nonblocking(!blocking);
+    }
+
+    fn missed(&self) -> u64 {
+        self.gaps.missed()
     }
 
     fn stats(&mut self) -> io::Result<QueueStats> {

@@ -17,12 +17,33 @@ pub struct QueueStats {
     pub portid: u32,
     /// Packets waiting for a verdict.
     pub waiting: u32,
-    /// Packets that met a full queue; passed where the queue is fail-open, else dropped.
+    /// Packets dropped because the queue was full. A fail-open queue lets them pass and does not count them; their number
+    /// is what the rule counted less `id_sequence`.
     pub queue_dropped: u64,
-    /// Packets that could not be delivered to the socket, mostly because its receive buffer was full.
+    /// Packets dropped because the socket's receive buffer was full. A fail-open queue lets them pass and does not count
+    /// them either; their ids are missing, see [`super::PacketQueue::missed`].
     pub user_dropped: u64,
     /// Packets queued so far; also the id of the last one.
     pub id_sequence: u32,
+}
+
+/// Packets that passed by a fail-open consumer because its receive buffer was full. The kernel numbers packets before it
+/// tries to deliver them (`__nfqnl_enqueue_packet`), so the gaps in the numbers count them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gaps {
+    last: u32,
+    missed: u64,
+}
+
+impl Gaps {
+    pub(super) fn saw(&mut self, id: u32) {
+        self.missed += u64::from(id.wrapping_sub(self.last).saturating_sub(1));
+        self.last = id;
+    }
+
+    pub(super) fn missed(self) -> u64 {
+        self.missed
+    }
 }
 
 /// The counters of the network namespace in which this was opened, wherever it is read.
@@ -105,6 +126,9 @@ pub(crate) fn owner(portid: u32) -> Option<String> {
     let link = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let path = process.path();
+        if process.file_name().to_string_lossy().parse::<u32>().is_err() {
+            continue;
+        }
         let Ok(descriptors) = fs::read_dir(path.join("fd")) else { continue };
         if descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == link.as_str())) {
             let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
@@ -117,6 +141,15 @@ pub(crate) fn owner(portid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_are_counted_across_the_end_of_the_numbers() {
+        let mut gaps = Gaps { last: u32::MAX - 1, missed: 0 };
+        for id in [u32::MAX, 0, 3, 4] {
+            gaps.saw(id);
+        }
+        assert_eq!(gaps.missed(), 2);
+    }
 
     #[test]
     fn a_line_of_the_file() {

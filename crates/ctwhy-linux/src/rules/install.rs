@@ -1,21 +1,117 @@
 //! Putting the rules in and taking them out, whoever left them.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use super::{CHAINS, RuleSet, nft_table};
+use crate::context;
 use crate::program::{self, find};
 use crate::queue::{StatsReader, owner};
 
 const FAMILIES: [(&str, &str); 2] = [("iptables", "iptables-restore"), ("ip6tables", "ip6tables-restore")];
+const RESTORE: [&str; 3] = ["--noflush", "--wait", "5"];
 
-/// Rules that are in place; dropping it removes them, also while a panic unwinds.
-///
-/// Both happen in the network namespace of the thread that does it.
+/// The network namespace of the calling thread.
+const THIS_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// Rules that are in place; dropping it removes them from the network namespace that they are in, also while a panic
+/// unwinds.
 #[derive(Debug)]
 pub struct Installed {
+    namespace: Namespace,
     queue: u16,
     has_log: bool,
     removed: bool,
+}
+
+/// Where rules are: commands run there, whatever namespace the calling thread has moved to since.
+#[derive(Debug)]
+struct Namespace(OwnedFd);
+
+impl Namespace {
+    fn of_this_thread() -> io::Result<Namespace> {
+        Ok(Namespace(File::open(THIS_NAMESPACE).map_err(context(THIS_NAMESPACE))?.into()))
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<String> {
+        let mut command = program::command(program)?;
+        command.args(arguments);
+        self.enter(&mut command)?;
+        program::run(&mut command, input).map_err(explain)
+    }
+
+    /// Nothing to do, and no privilege needed, when the thread is there already.
+    fn enter(&self, command: &mut Command) -> io::Result<()> {
+        let there = File::from(self.0.try_clone()?);
+        if there.metadata()?.ino() != std::fs::metadata(THIS_NAMESPACE)?.ino() {
+            // SAFETY: the closure makes only a system call, on a descriptor that it owns.
+            unsafe {
+                command.pre_exec(move || match libc::setns(there.as_raw_fd(), libc::CLONE_NEWNET) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What `iptables -t mangle -S` prints.
+    fn mangle_rules(&self, tool: &str) -> io::Result<String> {
+        self.run(tool, &["-w", "5", "-t", "mangle", "-S"], "")
+    }
+
+    fn remove_chains(&self) -> io::Result<()> {
+        for (tool, restore) in FAMILIES {
+            let deletions = deletions(&self.mangle_rules(tool)?);
+            if !deletions.is_empty() {
+                self.run(restore, &RESTORE, &format!("*mangle\n{deletions}COMMIT\n"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn our_tables(&self) -> Vec<String> {
+        // Without nft, or without its kernel side, there are none.
+        let tables = self.run("nft", &["list", "tables", "inet"], "").unwrap_or_default();
+        let name = |line: &str| {
+            let name = line.strip_prefix("table inet ")?.trim();
+            let number = name.strip_prefix("ctwhy_")?;
+            number.parse::<u16>().ok().map(|_| name.to_owned())
+        };
+        tables.lines().filter_map(name).collect()
+    }
+
+    fn delete_table(&self, name: &str) -> io::Result<()> {
+        self.run("nft", &["delete", "table", "inet", name], "").map(drop)
+    }
+
+    fn remove_all(&self) -> io::Result<()> {
+        self.remove_chains()?;
+        self.our_tables().iter().try_for_each(|table| self.delete_table(table))
+    }
+
+    /// Rules whose queue somebody else serves belong to a run that lives.
+    fn refuse_when_in_use(&self) -> io::Result<()> {
+        let mut stats = StatsReader::open()?;
+        for (tool, _) in FAMILIES {
+            for queue in queues(&self.mangle_rules(tool)?) {
+                let Some(bound) = stats.read(queue)? else { continue };
+                let owner = owner(bound.portid).unwrap_or_else(|| format!("port id {}", bound.portid));
+                // Our own queue may have been opened before its rules.
+                if owner.starts_with(&format!("pid {} ", std::process::id())) {
+                    continue;
+                }
+                let text =
+                    format!("rules of ctwhy are in place already, and {owner} serves their queue {queue}; end it");
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl RuleSet {
@@ -28,18 +124,16 @@ impl RuleSet {
         for (tool, _) in FAMILIES {
             find(tool)?;
         }
-        refuse_when_in_use()?;
-        remove_leftovers()?;
+        let namespace = Namespace::of_this_thread()?;
+        namespace.refuse_when_in_use()?;
+        namespace.remove_all()?;
         // From here on whatever is in place goes when this is dropped.
-        let mut installed = Installed { queue: self.queue, has_log: false, removed: false };
-        for (_, restore) in FAMILIES {
-            let mut command = program::command(restore)?;
-            program::run(command.args(["--noflush", "--wait", "5"]), &self.restore_text())?;
+        let mut installed = Installed { namespace, queue: self.queue, has_log: false, removed: false };
+        if let Some(text) = self.nft_text() {
+            installed.has_log = installed.namespace.run("nft", &["-f", "-"], &text).is_ok();
         }
-        if let Some(text) = self.nft_text()
-            && let Ok(mut nft) = program::command("nft")
-        {
-            installed.has_log = program::run(nft.args(["-f", "-"]), &text).is_ok();
+        for (_, restore) in FAMILIES {
+            installed.namespace.run(restore, &RESTORE, &self.restore_text())?;
         }
         Ok(installed)
     }
@@ -50,6 +144,22 @@ impl Installed {
     #[must_use]
     pub fn has_log(&self) -> bool {
         self.has_log
+    }
+
+    /// How many packets the rules have sent to the queue, of both families. Those that the consumer was never given, because
+    /// the queue was full or nobody served it, are this less [`crate::queue::QueueStats::id_sequence`].
+    ///
+    /// # Errors
+    /// A tool's error.
+    pub fn queued(&self) -> io::Result<u64> {
+        let mut packets = 0;
+        for (tool, _) in FAMILIES {
+            for chain in CHAINS {
+                let listing = self.namespace.run(tool, &["-w", "5", "-t", "mangle", "-nvxL", chain.own], "")?;
+                packets += queued(&listing);
+            }
+        }
+        Ok(packets)
     }
 
     /// Removes the rules and says whether that worked, which dropping cannot.
@@ -65,8 +175,8 @@ impl Installed {
             return Ok(());
         }
         self.removed = true;
-        let tables = if self.has_log { delete_table(&nft_table(self.queue)) } else { Ok(()) };
-        remove_chains().and(tables)
+        let table = if self.has_log { self.namespace.delete_table(&nft_table(self.queue)) } else { Ok(()) };
+        self.namespace.remove_chains().and(table)
     }
 }
 
@@ -83,16 +193,7 @@ impl Drop for Installed {
 /// # Errors
 /// iptables is missing, or a tool's error.
 pub fn remove_leftovers() -> io::Result<()> {
-    remove_chains()?;
-    for table in our_tables() {
-        delete_table(&table)?;
-    }
-    Ok(())
-}
-
-/// What `iptables -t mangle -S` prints.
-fn mangle_rules(tool: &str) -> io::Result<String> {
-    program::run(program::command(tool)?.args(["-w", "5", "-t", "mangle", "-S"]), "").map_err(explain)
+    Namespace::of_this_thread()?.remove_all()
 }
 
 /// iptables speaks of permissions in many words; these say what is missing.
@@ -103,19 +204,6 @@ fn explain(cause: io::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::PermissionDenied, text);
     }
     cause
-}
-
-fn remove_chains() -> io::Result<()> {
-    for (tool, restore) in FAMILIES {
-        let present = mangle_rules(tool)?;
-        let deletions = deletions(&present);
-        if deletions.is_empty() {
-            continue;
-        }
-        let text = format!("*mangle\n{deletions}COMMIT\n");
-        program::run(program::command(restore)?.args(["--noflush", "--wait", "5"]), &text)?;
-    }
-    Ok(())
 }
 
 /// The lines of `iptables-restore` that remove our chains and jumps from what `-S` printed.
@@ -136,24 +224,14 @@ fn deletions(present: &str) -> String {
     text
 }
 
-/// Rules whose queue somebody serves belong to a run that lives.
-fn refuse_when_in_use() -> io::Result<()> {
-    let mut stats = StatsReader::open()?;
-    for (tool, _) in FAMILIES {
-        for queue in queues(&mangle_rules(tool)?) {
-            if let Some(bound) = stats.read(queue)? {
-                let owner = owner(bound.portid).unwrap_or_else(|| format!("port id {}", bound.portid));
-                // Our own queue may have been opened before its rules.
-                if owner.starts_with(&format!("pid {} ", std::process::id())) {
-                    continue;
-                }
-                let text =
-                    format!("rules of ctwhy are in place already, and {owner} serves their queue {queue}; end it");
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-            }
-        }
-    }
-    Ok(())
+/// The packet counters of the NFQUEUE rules in what `-nvxL` printed.
+fn queued(listing: &str) -> u64 {
+    let rule = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let packets: u64 = fields.next()?.parse().ok()?;
+        (fields.nth(1) == Some("NFQUEUE")).then_some(packets)
+    };
+    listing.lines().filter_map(rule).sum()
 }
 
 /// The queues that our chains send packets to.
@@ -161,21 +239,6 @@ fn queues(present: &str) -> Vec<u16> {
     let ours = |line: &&str| CHAINS.iter().any(|chain| line.starts_with(&format!("-A {} ", chain.own)));
     let number = |line: &str| line.split_once("--queue-num ")?.1.split_ascii_whitespace().next()?.parse().ok();
     present.lines().filter(ours).filter_map(number).collect()
-}
-
-fn our_tables() -> Vec<String> {
-    let Ok(mut nft) = program::command("nft") else { return Vec::new() };
-    let Ok(tables) = program::run(nft.args(["list", "tables", "inet"]), "") else { return Vec::new() };
-    let name = |line: &str| {
-        let name = line.strip_prefix("table inet ")?.trim();
-        let number = name.strip_prefix("ctwhy_")?;
-        number.parse::<u16>().ok().map(|_| name.to_owned())
-    };
-    tables.lines().filter_map(name).collect()
-}
-
-fn delete_table(name: &str) -> io::Result<()> {
-    program::run(program::command("nft")?.args(["delete", "table", "inet", name]), "").map(drop)
 }
 
 #[cfg(test)]
@@ -192,6 +255,14 @@ mod tests {
             "-D PREROUTING -j CTWHY_PREROUTING\n-D OUTPUT -j CTWHY_OUTPUT\n-F CTWHY_PREROUTING\n-X CTWHY_PREROUTING\n";
         assert_eq!(deletions(PRESENT), expected);
         assert_eq!(deletions("-P PREROUTING ACCEPT\n"), "");
+    }
+
+    #[test]
+    fn counters_of_the_queue_rules() {
+        let listing = "Chain CTWHY_OUTPUT (1 references)\n    pkts      bytes target     prot opt in     out     source\n\
+            \x20      3      252 MARK       0    --  *      *       0.0.0.0/0\n\
+            \x20      7      588 NFQUEUE    0    --  *      *       0.0.0.0/0\n";
+        assert_eq!(queued(listing), 7);
     }
 
     #[test]
