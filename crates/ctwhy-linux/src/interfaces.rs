@@ -55,7 +55,8 @@ fn ip_bits(mask: &SockaddrStorage) -> Option<u8> {
 /// The name of the interface with this index; `None` when there is none any more.
 #[must_use]
 pub fn name(index: u32) -> Option<String> {
-    if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
+    // Where there is none the wrapper gives an empty name.
+    if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned()).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
