@@ -19,12 +19,16 @@ fn verdict(flow: &Flow) -> WindowVerdict {
 }
 
 fn window(flow: &Flow) -> (WindowCheck, WindowVerdict) {
-    let found = flow.steps.iter().find_map(|s| if let TcpStep::Window { check, verdict } = s { Some((*check, *verdict)) } else { None });
+    let found = flow
+        .steps
+        .iter()
+        .find_map(|s| if let TcpStep::Window { check, verdict } = s { Some((*check, *verdict)) } else { None });
     found.expect("a window check")
 }
 
 fn cause(flow: &Flow) -> TimeoutCause {
-    let found = flow.steps.iter().find_map(|s| if let TcpStep::Timeout { cause, .. } = s { Some(*cause) } else { None });
+    let found =
+        flow.steps.iter().find_map(|s| if let TcpStep::Timeout { cause, .. } = s { Some(*cause) } else { None });
     found.expect("a timeout")
 }
 
@@ -35,18 +39,21 @@ fn the_check_carries_what_it_compared() {
     assert_eq!(flow.client(fin(C1, S1).len(10)), Accepted(120));
     let (check, verdict) = window(&flow);
     assert_eq!(verdict, WindowVerdict::Inside);
-    assert_eq!(check, WindowCheck {
-        direction: Direction::Original,
-        seq: C1,
-        end: C1 + 11,
-        ack: S1,
-        sack: S1,
-        sender_end: C1,
-        sender_maxend: C1 + SERVER_WINDOW,
-        sender_maxwin: 1000,
-        receiver_end: S1,
-        receiver_maxwin: SERVER_WINDOW,
-    });
+    assert_eq!(
+        check,
+        WindowCheck {
+            direction: Direction::Original,
+            seq: C1,
+            end: C1 + 11,
+            ack: S1,
+            sack: S1,
+            sender_end: C1,
+            sender_maxend: C1 + SERVER_WINDOW,
+            sender_maxwin: 1000,
+            receiver_end: S1,
+            receiver_maxwin: SERVER_WINDOW,
+        }
+    );
 }
 
 /// Bound I.
@@ -234,7 +241,9 @@ fn a_scaled_window_opens_the_way_for_the_other_side() {
     flow.server(synack(SERVER, C1).win(10).opt(&[3, 3, 4]));
     assert!(flow.told(|s| matches!(s, TcpStep::WindowUpdated { peer_td_maxend, .. } if *peer_td_maxend == C1 + 10)));
     flow.client(ack(C1, S1).win(10));
-    assert!(flow.told(|s| matches!(s, TcpStep::WindowUpdated { peer_td_maxend, td_maxwin: 160, .. } if *peer_td_maxend == S1 + 160)));
+    assert!(flow.told(
+        |s| matches!(s, TcpStep::WindowUpdated { peer_td_maxend, td_maxwin: 160, .. } if *peer_td_maxend == S1 + 160)
+    ));
 }
 
 /// Update: a window of 0 leaves room for one byte, a probe.

@@ -6,7 +6,7 @@ use crate::track::tcp::segment::flag;
 use crate::track::tcp::side_flag;
 use crate::track::tcp::trace::{Liberal, ReopenCause, RstRule, TimeoutCause};
 use crate::track::tcp::window::{MAX_ACK_WINDOW, WindowCheck, WindowVerdict};
-use crate::track::tcp::{Cell, TcpReason, TcpState, TcpStep};
+use crate::track::tcp::{Cell, Index, TcpReason, TcpState, TcpStep};
 
 /// Flags of a header: `SYN|ACK`, `none`.
 struct Flags(u8);
@@ -37,6 +37,28 @@ impl Display for SideFlags {
     }
 }
 
+/// `a SYN`, `an ACK`.
+struct A(Index);
+
+impl Display for A {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Index::Ack | Index::Rst => write!(f, "an {}", self.0),
+            Index::Syn | Index::SynAck | Index::Fin => write!(f, "a {}", self.0),
+            Index::None => f.write_str("a packet without SYN, FIN, ACK and RST"),
+        }
+    }
+}
+
+/// `1 byte`, `2 bytes`.
+struct Bytes(u32);
+
+impl Display for Bytes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
 fn list(f: &mut Formatter<'_>, set: u8, names: &[(u8, &str)]) -> fmt::Result {
     let mut separator = "";
     for (bit, name) in names {
@@ -56,8 +78,9 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
     match *step {
         TcpStep::Header { seq, end, ack, flags, window, payload } => write!(
             f,
-            "TCP header is sound: {}, seq {seq} to {end} ({payload} bytes of payload), ack {ack}, window {window}",
-            Flags(flags)
+            "TCP header is sound: {}, seq {seq} to {end} ({} of payload), ack {ack}, window {window}",
+            Flags(flags),
+            Bytes(payload)
         ),
         TcpStep::NewSyn { td_end, td_maxwin, scale, sack_permitted } => {
             write!(f, "a SYN begins the entry: it ends at {td_end} and announces a window of {td_maxwin}, ")?;
@@ -73,7 +96,7 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
              up to {td_maxend}, window {td_maxwin}; window checks of both sides are liberal from here on"
         ),
         TcpStep::Lookup { direction, index, state, cell } => {
-            write!(f, "state table: {index} in {direction} direction in state {state}: ")?;
+            write!(f, "state table: {} in {direction} direction in state {state}: ", A(index))?;
             match cell {
                 Cell::To(new) if new == state => write!(f, "stay in {new}"),
                 Cell::To(new) => write!(f, "go to {new}"),
@@ -98,8 +121,9 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
         ),
         TcpStep::Ignored { direction, index, state, end } => write!(
             f,
-            "a {index} in {direction} direction in {state} may be a sign that the entry is out of step with the two \
-             ends: it passes, is remembered (end {end}), and changes nothing; the answer will tell"
+            "{} in {direction} direction in {state} may be a sign that the entry is out of step with the two ends: it \
+             passes, is remembered (end {end}), and changes nothing; the answer will tell",
+            A(index)
         ),
         TcpStep::ChallengeAckExpected => f.write_str(
             "the SYN came in LAST_ACK: the next ACK from the other side may be a challenge ACK (RFC 5961) and not the \
@@ -179,7 +203,7 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
         ),
         TcpStep::TimeoutLowered { index, previous, from, to } => write!(
             f,
-            "an invalid {index} after the {previous} of the other side: both want to end the connection, so the timeout \
+            "an invalid {index} after the invalid {previous} of the other side: both want to end the connection, so the timeout \
              is lowered from {from} s to {to} s (nf_conntrack_tcp_timeout_unacknowledged)"
         ),
         TcpStep::State { old, new } if old == new => write!(f, "the state stays {new}"),
@@ -268,8 +292,8 @@ fn window(check: &WindowCheck, verdict: WindowVerdict, f: &mut Formatter<'_>) ->
         WindowVerdict::Inside => f.write_str("inside the window"),
         WindowVerdict::Overshot => write!(
             f,
-            "{} bytes more than expected, but not more than the receiver's window of {receiver_maxwin}: ignored",
-            check.overshot()
+            "{} more than expected, but not more than the receiver's window of {receiver_maxwin}: ignored",
+            Bytes(check.overshot())
         ),
         WindowVerdict::SeqOver => f.write_str("SEQ is over the upper bound"),
         WindowVerdict::AckOver => f.write_str("ACK is over the upper bound"),
@@ -331,29 +355,34 @@ pub fn reason(reason: &TcpReason, f: &mut Formatter<'_>) -> fmt::Result {
         TcpReason::BadChecksum { found, expected } => {
             write!(f, "the TCP checksum is {found:#06x} and should be {expected:#06x}")
         }
+        TcpReason::BadFlags { flags: 0 } => f.write_str("no TCP sends a packet without any flag"),
+        TcpReason::BadFlags { flags } if flags & (flag::SYN | flag::RST | flag::ACK) == 0 => {
+            write!(f, "no TCP sends {} without SYN, RST or ACK", Flags(flags))
+        }
         TcpReason::BadFlags { flags } => write!(f, "no TCP sends the flags {} together", Flags(flags)),
         TcpReason::InvalidNew { index } => {
-            write!(f, "there is no entry for this connection, and a {index} does not begin one")
+            write!(f, "there is no entry for this connection, and {} does not begin one", A(index))
         }
         TcpReason::LooseOff { index } => write!(
             f,
-            "there is no entry for this connection, and a {index} does not begin one because nf_conntrack_tcp_loose is 0"
+            "there is no entry for this connection, and {} does not begin one because nf_conntrack_tcp_loose is 0",
+            A(index)
         ),
         TcpReason::InvalidState { direction, index, state } => {
-            write!(f, "a {index} in {direction} direction makes no sense in state {state}")
+            write!(f, "{} in {direction} direction makes no sense in state {state}", A(index))
         }
         TcpReason::InvalidRst { seq, maxack } => write!(
             f,
-            "RST seq {seq} lies {} bytes below {maxack}, which its receiver has already acknowledged",
-            maxack.wrapping_sub(seq)
+            "RST seq {seq} lies {} below {maxack}, which its receiver has already acknowledged",
+            Bytes(maxack.wrapping_sub(seq))
         ),
         TcpReason::SeqOverUpperBound { ref check } => seq_over(check, f),
         TcpReason::AckOverUpperBound { ref check } => write!(
             f,
-            "{} is over the upper bound {} by {} bytes: it acknowledges data that the {} side was never seen to send",
+            "{} is over the upper bound {} by {}: it acknowledges data that the {} side was never seen to send",
             Ack(check),
             check.receiver_end,
-            check.sack.wrapping_sub(check.receiver_end),
+            Bytes(check.sack.wrapping_sub(check.receiver_end)),
             check.direction.opposite()
         ),
     }
@@ -364,14 +393,14 @@ fn seq_over(check: &WindowCheck, f: &mut Formatter<'_>) -> fmt::Result {
     let &WindowCheck { direction, seq, end, sender_end, sender_maxend, receiver_end, receiver_maxwin, .. } = check;
     write!(
         f,
-        "seq {seq} is over the upper bound {sender_maxend} by {} bytes: the {} side has not opened its window that far",
-        seq.wrapping_sub(sender_maxend),
+        "seq {seq} is over the upper bound {sender_maxend} by {}: the {} side has not opened its window that far",
+        Bytes(seq.wrapping_sub(sender_maxend)),
         direction.opposite()
     )?;
     if receiver_maxwin == 0 {
         f.write_str(", and its window is unknown")
     } else if check.overshot() > receiver_maxwin {
-        write!(f, ", and {} bytes beyond are more than its largest window of {receiver_maxwin}", check.overshot())
+        write!(f, ", and {} beyond is more than its largest window of {receiver_maxwin}", Bytes(check.overshot()))
     } else if check.seq_lower_ok() == Some(false) {
         write!(
             f,
