@@ -1,48 +1,49 @@
-//! Termination signals as something to poll, so that a loop ends and its guards are dropped.
+//! Signals as something to poll, so that a loop ends and its guards run.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 use signal_hook::{SigId, flag};
 
-/// SIGINT, SIGTERM and SIGHUP no longer end the process but make this readable. Dropping it ends that: the signals are
-/// ignored from then on.
+pub use signal_hook::consts::SIGUSR1;
+
+/// SIGINT, SIGTERM, SIGHUP and SIGUSR1 no longer end the process but make this readable. Dropping it ends that: the
+/// signals are ignored from then on.
 #[derive(Debug)]
 pub struct Signals {
     read: UnixStream,
-    last: Arc<AtomicUsize>,
+    pending: [(i32, Arc<AtomicBool>); 4],
     handlers: Vec<SigId>,
 }
 
 impl Signals {
-    /// Takes the three signals for this process.
+    /// Takes the four signals for this process.
     ///
     /// # Errors
     /// No descriptor is free.
     pub fn take() -> io::Result<Signals> {
         let (read, write) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
-        let last = Arc::new(AtomicUsize::new(0));
-        let mut signals = Signals { read, last: Arc::clone(&last), handlers: Vec::new() };
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The number first, the wake-up second: who wakes finds the number.
-            let number = usize::try_from(signal).unwrap_or(0);
-            signals.handlers.push(flag::register_usize(signal, Arc::clone(&last), number)?);
-            signals.handlers.push(pipe::register(signal, write.try_clone()?)?);
+        let pending = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].map(|signal| (signal, Arc::default()));
+        let mut signals = Signals { read, pending, handlers: Vec::new() };
+        for (signal, came) in &signals.pending {
+            // The flag first, the wake-up second: who wakes finds the flag.
+            signals.handlers.push(flag::register(*signal, Arc::clone(came))?);
+            signals.handlers.push(pipe::register(*signal, write.try_clone()?)?);
         }
         Ok(signals)
     }
 
-    /// The number of a signal that came since the last call; `None` when none did.
+    /// The number of a signal that came, each once, those that end a process first; `None` when none did.
     pub fn received(&mut self) -> Option<i32> {
         let mut wakeups = [0; 64];
         while self.read.read(&mut wakeups).is_ok_and(|n| n == wakeups.len()) {}
-        i32::try_from(self.last.swap(0, Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
+        self.pending.iter().find(|(_, came)| came.swap(false, Ordering::SeqCst)).map(|(signal, _)| *signal)
     }
 }
 
