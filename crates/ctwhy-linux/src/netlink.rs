@@ -13,7 +13,7 @@ pub(crate) const NFGEN: usize = 4;
 /// `struct nlattr`: length, type.
 const ATTRIBUTE: usize = 4;
 /// Nested and byte-order flags are not part of an attribute's type (`NLA_TYPE_MASK`).
-const TYPE_MASK: u16 = 0x3fff;
+pub(crate) const TYPE_MASK: u16 = 0x3fff;
 
 const fn aligned(length: usize) -> usize {
     (length + ALIGN - 1) & !(ALIGN - 1)

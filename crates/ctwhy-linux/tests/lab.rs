@@ -1,4 +1,5 @@
 //! The lab against the kernel: it is built, reachable, isolated, and gone afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;

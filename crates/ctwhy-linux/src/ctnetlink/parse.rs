@@ -11,7 +11,7 @@ use netlink_packet_netfilter::conntrack::{
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 
 use super::{Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple};
-use crate::netlink::{Attribute, Attributes, Message};
+use crate::netlink::{Attribute, Attributes, Message, TYPE_MASK};
 
 // `enum ctattr_type` and the nests below it (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 const CTA_HELP: u16 = 5;
@@ -101,7 +101,7 @@ impl Rest {
         for info in infos {
             match info {
                 ProtoInfo::TCP(parts) => self.tcp = Some(tcp(parts)),
-                ProtoInfo::Other(raw) if raw.kind() == CTA_PROTOINFO_SCTP => self.sctp = Some(sctp(&value(raw))?),
+                ProtoInfo::Other(raw) if kind(raw) == CTA_PROTOINFO_SCTP => self.sctp = Some(sctp(&value(raw))?),
                 _ => {}
             }
         }
@@ -110,7 +110,7 @@ impl Rest {
 
     fn other(&mut self, raw: &DefaultNla) -> io::Result<()> {
         let bytes = value(raw);
-        let attribute = Attribute { kind: raw.kind(), value: &bytes };
+        let attribute = Attribute { kind: kind(raw), value: &bytes };
         match attribute.kind {
             CTA_ID => self.id = Some(attribute.u32()?),
             CTA_USE => self.use_count = Some(attribute.u32()?),
@@ -131,6 +131,11 @@ impl Rest {
         }
         Ok(())
     }
+}
+
+/// The type of an attribute that was left raw. The crate leaves the flags in it.
+fn kind(raw: &DefaultNla) -> u16 {
+    raw.kind() & TYPE_MASK
 }
 
 /// The bytes of an attribute that was left raw.
@@ -167,9 +172,9 @@ fn tuple(nests: &[Nest]) -> io::Result<Tuple> {
                         ProtoTuple::DestinationPort(port) => dport = Some(*port),
                         ProtoTuple::Other(raw) => {
                             let bytes = value(raw);
-                            match raw.kind() {
+                            match kind(raw) {
                                 CTA_PROTO_ICMP_ID | CTA_PROTO_ICMPV6_ID => {
-                                    id = Some(Attribute { kind: raw.kind(), value: &bytes }.u16()?);
+                                    id = Some(Attribute { kind: kind(raw), value: &bytes }.u16()?);
                                 }
                                 CTA_PROTO_ICMP_TYPE | CTA_PROTO_ICMPV6_TYPE => icmp_type = bytes.first().copied(),
                                 CTA_PROTO_ICMP_CODE | CTA_PROTO_ICMPV6_CODE => code = bytes.first().copied(),
@@ -180,8 +185,8 @@ fn tuple(nests: &[Nest]) -> io::Result<Tuple> {
                     }
                 }
             }
-            Nest::Other(raw) if raw.kind() == CTA_TUPLE_ZONE => {
-                zone = Some(Attribute { kind: raw.kind(), value: &value(raw) }.u16()?);
+            Nest::Other(raw) if kind(raw) == CTA_TUPLE_ZONE => {
+                zone = Some(Attribute { kind: kind(raw), value: &value(raw) }.u16()?);
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Packets by hand, and a small lab: `left -- middle -- right`.
-#![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
+#![allow(dead_code)] // Every test file uses some of it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
@@ -9,7 +10,7 @@ use ctwhy_linux::lab::{End, Lab, Node, Topology};
 use ctwhy_linux::{program, signal};
 
 /// `left` 10.0.1.2, `middle` 10.0.1.1 and 10.0.2.1, `right` 10.0.2.2; for IPv6 fd00:1::2 and so on.
-pub fn small_lab(iptables: &str, ip6tables: &str) -> Lab {
+pub(crate) fn small_lab(iptables: &str, ip6tables: &str) -> Lab {
     let end = |node, interface, addresses: &[&str]| End::new(node, interface, addresses).unwrap();
     let host = |name, v4: &str, v6: &str| Node::host(name).route(v4).route(v6);
     let topology = Topology::default()
@@ -27,13 +28,13 @@ pub fn small_lab(iptables: &str, ip6tables: &str) -> Lab {
     Lab::create(topology).unwrap()
 }
 
-pub const LEFT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-pub const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-pub const LEFT6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2);
-pub const RIGHT6: Ipv6Addr = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2);
+pub(crate) const LEFT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+pub(crate) const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(crate) const LEFT6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 2);
+pub(crate) const RIGHT6: Ipv6Addr = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 2);
 
 /// Neighbours are known before the test counts packets.
-pub fn resolve_neighbours(lab: &Lab) {
+pub(crate) fn resolve_neighbours(lab: &Lab) {
     for (node, address) in [("middle", "10.0.1.2"), ("middle", "10.0.2.2"), ("left", "10.0.2.2"), ("right", "10.0.1.2")]
     {
         let _ = program::run(lab.command(node, "ping").unwrap().args(["-c1", "-W2", address]), "");
@@ -41,24 +42,24 @@ pub fn resolve_neighbours(lab: &Lab) {
 }
 
 /// Waits for one descriptor; a test that waits in vain fails.
-pub fn wait(descriptor: BorrowedFd<'_>) {
+pub(crate) fn wait(descriptor: BorrowedFd<'_>) {
     let ready = signal::wait_readable(&[descriptor], Some(Duration::from_secs(10))).unwrap();
     assert!(ready[0], "nothing came within 10 seconds");
 }
 
-pub fn run(lab: &Lab, node: &str, line: &str) -> String {
+pub(crate) fn run(lab: &Lab, node: &str, line: &str) -> String {
     let mut words = line.split(' ');
     program::run(lab.command(node, words.next().unwrap()).unwrap().args(words), "").unwrap()
 }
 
-pub fn sum(mut acc: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn sum(mut acc: u32, bytes: &[u8]) -> u32 {
     for pair in bytes.chunks(2) {
         acc += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     }
     acc
 }
 
-pub fn fold(mut acc: u32) -> u16 {
+pub(crate) fn fold(mut acc: u32) -> u16 {
     while acc >> 16 != 0 {
         acc = (acc & 0xffff) + (acc >> 16);
     }
@@ -66,7 +67,7 @@ pub fn fold(mut acc: u32) -> u16 {
 }
 
 /// An IP packet around a transport payload.
-pub fn ip(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, proto: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, proto: u8, payload: &[u8]) -> Vec<u8> {
     match (src.into(), dst.into()) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let length = (20 + payload.len()) as u16;
@@ -99,7 +100,7 @@ fn pseudo(src: IpAddr, dst: IpAddr, proto: u8, length: usize) -> u32 {
 }
 
 /// A UDP datagram in its IP packet.
-pub fn udp(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, sport: u16, dport: u16, data: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, sport: u16, dport: u16, data: &[u8]) -> Vec<u8> {
     let (src, dst) = (src.into(), dst.into());
     let length = (8 + data.len()) as u16;
     let mut bytes = [sport.to_be_bytes(), dport.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
@@ -110,7 +111,7 @@ pub fn udp(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, sport: u16, dport: u1
 }
 
 /// An echo request or whatever the type says, of ICMP or ICMPv6 by family.
-pub fn icmp(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, icmp_type: u8, id: u16) -> Vec<u8> {
+pub(crate) fn icmp(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, icmp_type: u8, id: u16) -> Vec<u8> {
     let (src, dst) = (src.into(), dst.into());
     let mut bytes = vec![icmp_type, 0, 0, 0, (id >> 8) as u8, id as u8, 0, 1];
     let (proto, start) = if src.is_ipv4() { (1, 0) } else { (58, pseudo(src, dst, 58, 8)) };
