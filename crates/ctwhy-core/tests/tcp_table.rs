@@ -1,4 +1,5 @@
 //! The state table as a whole (catalogue E.4), readable beside this file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may panic: that is how it fails.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
 //! What the tracker says in English. `tcp_words.txt` beside this file is the whole of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may panic: that is how it fails.
 
 mod tcp_support;
 

@@ -50,6 +50,18 @@ impl Display for A {
     }
 }
 
+/// `at most 7`, `nothing yet`.
+struct AtMost(u32);
+
+impl Display for AtMost {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("nothing yet"),
+            window => write!(f, "at most {window}"),
+        }
+    }
+}
+
 /// `1 byte`, `2 bytes`.
 struct Bytes(u32);
 
@@ -191,9 +203,10 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
         ),
         TcpStep::WindowUpdated { direction, td_end, td_maxwin, peer_td_maxend, peer_td_maxwin } => write!(
             f,
-            "window updated: the {direction} side has sent up to {td_end} and announced at most {td_maxwin} bytes; the \
-             {} side may send up to {peer_td_maxend} and announced at most {peer_td_maxwin}",
-            direction.opposite()
+            "window updated: the {direction} side has sent up to {td_end} and announced at most {td_maxwin}; the {} side \
+             may send up to {peer_td_maxend} and announced {}",
+            direction.opposite(),
+            AtMost(peer_td_maxwin)
         ),
         TcpStep::Retransmitted { times } => write!(f, "the same ACK again, repetition {times}"),
         TcpStep::InvalidEndRemembered { index, direction } => write!(
@@ -214,10 +227,10 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
         TcpStep::Timeout { seconds, cause } => timeout(seconds, cause, f),
         TcpStep::UnrepliedRst => f.write_str("an RST before any reply: there is no connection, the entry is deleted"),
         TcpStep::SynNotRefreshing => {
-            f.write_str("a repeated SYN without reply is not counted and does not prolong the entry")
+            f.write_str("a SYN in SYN_SENT without an earlier reply is not counted and does not prolong the entry")
         }
         TcpStep::Assured => {
-            f.write_str("both sides have spoken and the state is ESTABLISHED again: the entry becomes ASSURED")
+            f.write_str("both sides have spoken and the state is ESTABLISHED: the entry becomes ASSURED")
         }
     }
 }
@@ -266,39 +279,44 @@ fn rst(rule: &RstRule, f: &mut Formatter<'_>) -> fmt::Result {
     }
 }
 
+/// The verdict, and the four bounds in the order of their numbers.
 fn window(check: &WindowCheck, verdict: WindowVerdict, f: &mut Formatter<'_>) -> fmt::Result {
-    let mark = |ok| if ok { "holds" } else { "fails" };
     let &WindowCheck { seq, end, sack, sender_end, sender_maxend, receiver_end, receiver_maxwin, .. } = check;
-    write!(f, "window check: I seq {seq} <= {sender_maxend} {}; ", mark(check.seq_upper_ok()))?;
-    match check.seq_lower_ok() {
-        Some(ok) => write!(
-            f,
-            "II end {end} >= {} ({sender_end} - window {receiver_maxwin}) {}; ",
-            check.seq_lower_bound(),
-            mark(ok)
-        )?,
-        None => f.write_str("II not asked (the receiver's window is unknown); ")?,
-    }
-    write!(f, "III {} <= {receiver_end} {}; ", Ack(check), mark(check.ack_upper_ok()))?;
-    let width = if check.ack_window() == MAX_ACK_WINDOW { "" } else { "window " };
-    write!(
-        f,
-        "IV {sack} >= {} ({receiver_end} - {width}{}) {}: ",
-        check.ack_lower_bound(),
-        check.ack_window(),
-        mark(check.ack_lower_ok())
-    )?;
     match verdict {
-        WindowVerdict::Inside => f.write_str("inside the window"),
+        WindowVerdict::Inside => f.write_str("inside the window")?,
         WindowVerdict::Overshot => write!(
             f,
-            "{} more than expected, but not more than the receiver's window of {receiver_maxwin}: ignored",
+            "{} more than expected, but not more than the receiver's window of {receiver_maxwin}, so ignored",
             Bytes(check.overshot())
-        ),
-        WindowVerdict::SeqOver => f.write_str("SEQ is over the upper bound"),
-        WindowVerdict::AckOver => f.write_str("ACK is over the upper bound"),
-        WindowVerdict::SeqUnder => f.write_str("SEQ is under the lower bound, data sent again: ignored"),
-        WindowVerdict::AckUnder => f.write_str("ACK is under the lower bound, overly delayed: ignored"),
+        )?,
+        WindowVerdict::SeqOver => f.write_str("SEQ is over the upper bound")?,
+        WindowVerdict::AckOver => f.write_str("ACK is over the upper bound")?,
+        WindowVerdict::SeqUnder => f.write_str("SEQ is under the lower bound, old data, so ignored")?,
+        WindowVerdict::AckUnder => f.write_str("ACK is under the lower bound, overly delayed, so ignored")?,
+    }
+    write!(f, ": I seq {seq} <= {sender_maxend} {}; II ", Holds(check.seq_upper_ok(), seq <= sender_maxend))?;
+    let limit = check.seq_lower_bound();
+    match check.seq_lower_ok() {
+        Some(ok) => {
+            write!(f, "end {end} >= {limit} ({sender_end} - window {receiver_maxwin}) {}", Holds(ok, end >= limit))?;
+        }
+        None => f.write_str("not asked, the receiver's window is unknown")?,
+    }
+    write!(f, "; III {} <= {receiver_end} {}; ", Ack(check), Holds(check.ack_upper_ok(), sack <= receiver_end))?;
+    let (limit, width) = (check.ack_lower_bound(), check.ack_window());
+    let whose = if width == MAX_ACK_WINDOW { "" } else { "window " };
+    let holds = Holds(check.ack_lower_ok(), sack >= limit);
+    write!(f, "IV {sack} >= {limit} ({receiver_end} - {whose}{width}) {holds}")
+}
+
+/// Whether a bound holds, and whether that is so only because sequence numbers wrap.
+struct Holds(bool, bool);
+
+impl Display for Holds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let &Holds(holds, plainly) = self;
+        f.write_str(if holds { "holds" } else { "fails" })?;
+        f.write_str(if holds == plainly { "" } else { " modulo 2^32" })
     }
 }
 
@@ -326,9 +344,9 @@ fn timeout(seconds: u32, cause: TimeoutCause, f: &mut Formatter<'_>) -> fmt::Res
         TimeoutCause::Unacknowledged => {
             f.write_str("there is data not acknowledged yet (nf_conntrack_tcp_timeout_unacknowledged)")
         }
-        TimeoutCause::ZeroWindow => {
-            f.write_str("the last ACK announced a window of 0 (nf_conntrack_tcp_timeout_max_retrans)")
-        }
+        TimeoutCause::ZeroWindow => f.write_str(
+            "the last ACK inside the window announced 0, or there was none yet (nf_conntrack_tcp_timeout_max_retrans)",
+        ),
         TimeoutCause::PickupUnanswered => {
             f.write_str("picked up and not answered yet (nf_conntrack_tcp_timeout_unacknowledged)")
         }

@@ -78,7 +78,7 @@ pub enum TcpStep {
     Timeout { seconds: u32, cause: TimeoutCause },
     /// An RST before any reply: the entry is deleted (TCP-RST-05).
     UnrepliedRst,
-    /// A repeated SYN without reply neither counts nor refreshes (TCP-SYN-01).
+    /// A SYN in SYN_SENT without an earlier reply neither counts nor refreshes (TCP-SYN-01, TCP-SIM-02).
     SynNotRefreshing,
     /// The entry became ASSURED (TCP-ASSURED).
     Assured,
@@ -142,7 +142,7 @@ pub enum TimeoutCause {
     Rst,
     /// A side has data that was not acknowledged: `nf_conntrack_tcp_timeout_unacknowledged`.
     Unacknowledged,
-    /// The last pure ACK announced a window of 0: `nf_conntrack_tcp_timeout_max_retrans`.
+    /// The last ACK inside the window announced 0, or there was none yet: `nf_conntrack_tcp_timeout_max_retrans`.
     ZeroWindow,
     /// Picked up and not answered yet: `nf_conntrack_tcp_timeout_unacknowledged`.
     PickupUnanswered,
