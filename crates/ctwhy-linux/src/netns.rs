@@ -144,8 +144,8 @@ impl Namespaces {
         Ok(Namespaces { user, pid: open("pid")?, mount: open("mnt")?, base: open("net")? })
     }
 
-    /// Makes `command` run in these namespaces and the given network namespace. It is killed when this process ends, and
-    /// everything it started is killed with the lab.
+    /// Makes `command` run in these namespaces and the given network namespace. It and everything it started are killed
+    /// with the lab.
     pub(crate) fn enter(self: &Arc<Self>, command: &mut Command, network: Arc<OwnedFd>) {
         let namespaces = Arc::clone(self);
         // SAFETY: the closure makes only system calls.
@@ -220,6 +220,8 @@ fn continue_in_a_child() -> io::Result<()> {
         let mut before: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before))?;
+        // Whoever ignores this signal never learns how a child ended.
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         let child = check(libc::fork())?;
         if child == 0 {
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;

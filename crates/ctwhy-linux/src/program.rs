@@ -96,8 +96,8 @@ pub fn run(command: &mut Command, input: &str) -> io::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(crate::context(format_args!("starting {name}")))?;
-    // Our inputs fit into a pipe's buffer, so the write cannot wait for a program that waits for us to read. A program
-    // that ends without reading it says why itself.
+    // The tools read all of their input before they print more than a pipe holds. One that ends without reading it says
+    // why itself.
     if let Some(mut pipe) = child.stdin.take() {
         let _ = io::Write::write_all(&mut pipe, input.as_bytes());
     }

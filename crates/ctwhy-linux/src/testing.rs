@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::lab;
 use crate::netns;
@@ -50,10 +51,11 @@ pub fn require_lab() -> bool {
 /// As [`require_lab`].
 #[must_use]
 pub fn require_namespaces() -> bool {
-    match lab::probe() {
+    static PROBED: OnceLock<Result<(), lab::WhyNot>> = OnceLock::new();
+    match PROBED.get_or_init(lab::probe) {
         Ok(()) => true,
         Err(reason) => {
-            skip(&reason);
+            skip(reason);
             false
         }
     }

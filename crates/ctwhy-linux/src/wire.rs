@@ -76,7 +76,12 @@ impl Wire {
             let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
             let fd = libc::socket(libc::AF_PACKET, kind, 0);
             if fd < 0 {
-                return Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                return Err(if error.raw_os_error() == Some(libc::EPERM) {
+                    io::Error::new(error.kind(), "needs CAP_NET_RAW in this network namespace")
+                } else {
+                    error
+                });
             }
             OwnedFd::from_raw_fd(fd)
         };

@@ -71,7 +71,7 @@ fn all_this_is_possible_for_an_ordinary_user() {
     let output = tests.uid(NOBODY).gid(NOBODY).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("6 passed"), "{text}");
+    assert!(text.contains("8 passed"), "{text}");
 }
 
 #[test]
@@ -110,6 +110,39 @@ fn dropping_a_lab_ends_every_process_in_it() {
     pipe.read_to_end(&mut rest).unwrap();
     assert!(rest.is_empty());
     assert!(!child.wait().unwrap().success());
+}
+
+/// Set in the process that another test kills.
+const HOLD: &str = "CTWHY_TEST_HOLD";
+
+/// Not a test of its own: the process that [`a_lab_does_not_outlive_a_killed_process`] starts and kills.
+#[test]
+fn hold() {
+    if std::env::var_os(HOLD).is_none() {
+        return;
+    }
+    let lab = Lab::create(Topology::default().node(lab::Node::host("a"))).unwrap();
+    let mut child = lab.command("a", "sh").unwrap().args(["-c", "echo @; exec tail -f /dev/null"]).spawn().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_lab_does_not_outlive_a_killed_process() {
+    if !require_namespaces() {
+        return;
+    }
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(["hold", "--exact", "--nocapture"]).env(HOLD, "1");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    let mut byte = [0];
+    while byte != *b"@" {
+        pipe.read_exact(&mut byte).unwrap();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The program on the node has the other end of the pipe, too.
+    pipe.read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[test]

@@ -13,7 +13,9 @@ use ctwhy_linux::queue::{Decision, Hook, MnlQueue, NfqQueue, PacketQueue, QueueC
 use ctwhy_linux::testing::require_lab;
 use ctwhy_linux::wire::Wire;
 
-const CONSUMERS: [fn(&QueueConfig) -> io::Result<Box<dyn PacketQueue + Send>>; 2] =
+type Opener = fn(&QueueConfig) -> io::Result<Box<dyn PacketQueue + Send>>;
+
+const CONSUMERS: [Opener; 2] =
     [|config| Ok(Box::new(NfqQueue::open(config)?)), |config| Ok(Box::new(MnlQueue::open(config)?))];
 
 /// UDP from `left` to `right` is queued when it leaves `middle`.
@@ -142,16 +144,16 @@ fn a_queue_in_use_and_a_missing_capability_are_told_apart() {
         return;
     }
     let lab = small_lab("", "");
-    for consumer in 0..CONSUMERS.len() {
+    for (consumer, opener) in CONSUMERS.iter().enumerate() {
         let first = open(&lab, 1 - consumer, &QueueConfig::new(5));
-        let error = lab.in_node("middle", || CONSUMERS[consumer](&QueueConfig::new(5)).err().unwrap()).unwrap();
+        let error = lab.in_node("middle", || opener(&QueueConfig::new(5)).err().unwrap()).unwrap();
         let expected = format!("queue 5 is already in use by pid {} (", std::process::id());
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         drop(first);
         let error = lab.in_node("middle", || {
             drop_capabilities();
-            CONSUMERS[consumer](&QueueConfig::new(5)).err().unwrap()
+            opener(&QueueConfig::new(5)).err().unwrap()
         });
         let error = error.unwrap();
         assert_eq!(error.to_string(), "binding to queue 5 needs CAP_NET_ADMIN in this network namespace");

@@ -8,12 +8,14 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use common::*;
+use ctwhy_linux::ctnetlink::{Events, dump};
 use ctwhy_linux::lab::Lab;
+use ctwhy_linux::nflog::Nflog;
 use ctwhy_linux::queue::{MnlQueue, PacketQueue, QueueConfig, Queued, Verdict};
 use ctwhy_linux::rules::{CtState, MarkBits, RuleSet, remove_leftovers};
 use ctwhy_linux::signal::{self, Signals};
 use ctwhy_linux::testing::{require_lab, require_namespaces};
-use ctwhy_linux::wire::Injector;
+use ctwhy_linux::wire::{Injector, Wire};
 
 /// The rules and chains of both families on a node, and the nft tables for both. Built-in chains that iptables made on
 /// the way and left empty are not listed.
@@ -248,6 +250,52 @@ fn signals_end_a_run_and_its_rules() {
         assert!(child.wait().unwrap().success());
         assert_eq!(rules_of(&lab, "middle"), before);
     }
+}
+
+/// Set in the process that has no privilege.
+const POWERLESS: &str = "CTWHY_TEST_POWERLESS";
+
+/// Not a test of its own: the process that [`a_missing_privilege_is_named`] starts.
+#[test]
+fn powerless() {
+    if std::env::var_os(POWERLESS).is_none() {
+        return;
+    }
+    let errors = [
+        RuleSet::new(7).install().unwrap_err().to_string(),
+        Nflog::open(3, 4096).err().unwrap().to_string(),
+        Events::open(4096).err().unwrap().to_string(),
+        dump().unwrap_err().to_string(),
+    ];
+    for error in errors {
+        assert!(error.contains("CAP_NET_ADMIN in this network namespace"), "{error}");
+    }
+    assert!(Wire::open("lo").unwrap_err().to_string().contains("CAP_NET_RAW"));
+}
+
+#[test]
+fn a_missing_privilege_is_named() {
+    if !require_namespaces() {
+        return;
+    }
+    let lab = small_lab("", "");
+    let mut command = lab.command("middle", "setpriv").unwrap();
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all"]).arg(std::env::current_exe().unwrap());
+    command.args(["powerless", "--exact", "--nocapture"]).env(POWERLESS, "1");
+    let text = ctwhy_linux::program::run(&mut command, "").unwrap();
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn an_nflog_group_in_use_is_named() {
+    if !require_lab() {
+        return;
+    }
+    let lab = small_lab("", "");
+    let _first = lab.in_node("middle", || Nflog::open(3, 4096)).unwrap().unwrap();
+    let error = lab.in_node("middle", || Nflog::open(3, 4096).err().unwrap().to_string()).unwrap();
+    let expected = format!("NFLOG group 3 is already in use by pid {} (", std::process::id());
+    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::context;
 use crate::netns::{IdMaps, is_privileged, private_mounts};
+use crate::signal::wait_readable;
 
 /// How long a holder lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Lifetime {
 #[derive(Debug)]
 pub(super) struct Holder {
     pid: i32,
+    /// Stands for the process even when its number is used again, and becomes readable when it has ended.
+    process: OwnedFd,
     /// When the process started, in clock ticks since boot: tells it from a later one with the same number.
     started: u64,
     /// The holder ends when the last copy of this is closed.
@@ -56,7 +59,7 @@ impl Holder {
         drop((report_write, lifeline_read));
         let _lifeline = (lifetime == Lifetime::WithThisProcess).then(|| OwnedFd::from(lifeline_write));
         // From here on an error kills the clone.
-        let mut holder = Holder { pid, started: 0, _lifeline, kill_on_drop: true };
+        let mut holder = Holder { pid, process: open_process(pid)?, started: 0, _lifeline, kill_on_drop: true };
         let mut answer = [0; 5];
         report_read.read_exact(&mut answer).map_err(context("the process that holds the lab ended at once"))?;
         let [step, errno @ ..] = answer;
@@ -74,8 +77,10 @@ impl Holder {
 
     /// A holder that an earlier process started. `None` when it has ended.
     pub(super) fn find(pid: i32, started: u64) -> Option<Holder> {
-        let alive = pid > 1 && start_time(pid) == Some(started);
-        alive.then_some(Holder { pid, started, _lifeline: None, kill_on_drop: false })
+        // Opened first: what is compared afterwards is what was opened.
+        let process = open_process(pid).ok()?;
+        let alive = start_time(pid) == Some(started);
+        alive.then_some(Holder { pid, process, started, _lifeline: None, kill_on_drop: false })
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -86,16 +91,28 @@ impl Holder {
         self.started
     }
 
-    /// Kills the holder and with it the lab, and waits until it is gone where it is our child.
+    /// Kills the holder and with it the lab, and returns when all of its processes have ended.
     pub(super) fn kill(&self) {
-        // SAFETY: system calls on numbers and a null pointer. The number is still the holder's: it is either our child
-        // that nobody waited for, or was compared with its start time.
-        unsafe {
-            libc::kill(self.pid, libc::SIGKILL);
-            while libc::waitpid(self.pid, std::ptr::null_mut(), 0) < 0
-                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-            {}
+        let no_info = std::ptr::null_mut::<libc::siginfo_t>();
+        // SAFETY: a system call on a descriptor of ours, numbers and a null pointer.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.process.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+        // Waiting fails only for lack of memory; there is nothing better to do then than not to wait.
+        while wait_readable(&[self.process.as_fd()], None).is_ok_and(|ready| !ready.contains(&true)) {}
+        // SAFETY: a system call on a number and a null pointer. It does nothing when the holder is not our child, and
+        // when it is, nobody else has waited for it.
+        unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) };
+    }
+}
+
+/// `pidfd_open`.
+fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a system call on numbers; the descriptor that it gives is nobody else's.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            return Err(context(format_args!("process {pid}"))(io::Error::last_os_error()));
         }
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
 

@@ -69,7 +69,11 @@ fn explain(error: &io::Error) -> String {
             }
         }
     }
-    format!("namespaces cannot be made here: {error}")
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => "; a container must be started with --privileged for that",
+        _ => "",
+    };
+    format!("namespaces cannot be made here: {error}{hint}")
 }
 
 /// A running lab. Dropping it ends every process in it.
@@ -117,8 +121,8 @@ impl Lab {
         &self.topology
     }
 
-    /// A command that runs a program on a node, as root there. It is killed when this process ends or drops the lab;
-    /// signals sent to it reach the program.
+    /// A command that runs a program on a node, as root there. Signals sent to it reach the program. It and everything it
+    /// started are killed with the lab.
     ///
     /// # Errors
     /// No such node, or the program is not installed.

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::holder::{Holder, Lifetime};
 use super::topology::is_name;
@@ -33,7 +33,9 @@ pub fn up(name: &str, topology: Topology) -> io::Result<LabInfo> {
     }
     let lab = Lab::build(topology, Lifetime::UntilKilled)?;
     let state = format!("{} {}\n", lab.holder.pid(), lab.holder.started());
-    if let Err(error) = fs::write(&file, state) {
+    // The directory goes with the last lab, which may have been taken down meanwhile: `state_file` makes it again.
+    let written = fs::write(&file, &state).or_else(|_| fs::write(state_file(name)?, &state));
+    if let Err(error) = written {
         lab.holder.kill();
         return Err(context(file.display())(error));
     }
@@ -62,12 +64,14 @@ pub fn attach(name: &str) -> io::Result<Lab> {
 /// The directory of the files cannot be used.
 pub fn list() -> io::Result<Vec<LabInfo>> {
     let mut labs = Vec::new();
-    for entry in fs::read_dir(directory()?)? {
+    let directory = directory()?;
+    for entry in fs::read_dir(&directory)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if is_name(&name) && find(&name)?.is_some() {
             labs.push(info(&name, &attach(&name)?));
         }
     }
+    remove_if_empty(&directory);
     labs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(labs)
 }
@@ -79,7 +83,15 @@ pub fn list() -> io::Result<Vec<LabInfo>> {
 pub fn down(name: &str) -> io::Result<()> {
     let lab = attach(name)?;
     lab.holder.kill();
-    fs::remove_file(state_file(name)?)
+    let file = state_file(name)?;
+    fs::remove_file(&file).map_err(context(file.display()))?;
+    file.parent().map(remove_if_empty);
+    Ok(())
+}
+
+/// The directory of the files goes with the last of them; while there are others this fails, as it should.
+fn remove_if_empty(directory: &Path) {
+    let _ = fs::remove_dir(directory);
 }
 
 fn info(name: &str, lab: &Lab) -> LabInfo {

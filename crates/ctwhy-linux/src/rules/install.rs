@@ -12,7 +12,13 @@ use crate::context;
 use crate::program::{self, find};
 use crate::queue::{StatsReader, owner};
 
-const FAMILIES: [(&str, &str); 2] = [("iptables", "iptables-restore"), ("ip6tables", "ip6tables-restore")];
+/// The tools of both families, or of IPv4 alone where the kernel runs without IPv6.
+fn families() -> &'static [(&'static str, &'static str)] {
+    const FAMILIES: [(&str, &str); 2] = [("iptables", "iptables-restore"), ("ip6tables", "ip6tables-restore")];
+    let has_ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    if has_ipv6 { &FAMILIES } else { &FAMILIES[..1] }
+}
+
 const RESTORE: [&str; 3] = ["--noflush", "--wait", "5"];
 
 /// The network namespace of the calling thread.
@@ -65,7 +71,7 @@ impl Namespace {
     }
 
     fn remove_chains(&self) -> io::Result<()> {
-        for (tool, restore) in FAMILIES {
+        for (tool, restore) in families() {
             let deletions = deletions(&self.mangle_rules(tool)?);
             if !deletions.is_empty() {
                 self.run(restore, &RESTORE, &format!("*mangle\n{deletions}COMMIT\n"))?;
@@ -97,7 +103,7 @@ impl Namespace {
     /// Rules whose queue somebody else serves belong to a run that lives.
     fn refuse_when_in_use(&self) -> io::Result<()> {
         let mut stats = StatsReader::open()?;
-        for (tool, _) in FAMILIES {
+        for (tool, _) in families() {
             for queue in queues(&self.mangle_rules(tool)?) {
                 let Some(bound) = stats.read(queue)? else { continue };
                 let owner = owner(bound.portid).unwrap_or_else(|| format!("port id {}", bound.portid));
@@ -121,7 +127,7 @@ impl RuleSet {
     /// # Errors
     /// iptables is missing, its kernel side is, CAP_NET_ADMIN is missing, or a run that lives has rules in place.
     pub fn install(&self) -> io::Result<Installed> {
-        for (tool, _) in FAMILIES {
+        for (tool, _) in families() {
             find(tool)?;
         }
         let namespace = Namespace::of_this_thread()?;
@@ -132,7 +138,7 @@ impl RuleSet {
         if let Some(text) = self.nft_text() {
             installed.has_log = installed.namespace.run("nft", &["-f", "-"], &text).is_ok();
         }
-        for (_, restore) in FAMILIES {
+        for (_, restore) in families() {
             installed.namespace.run(restore, &RESTORE, &self.restore_text())?;
         }
         Ok(installed)
@@ -153,7 +159,7 @@ impl Installed {
     /// A tool's error.
     pub fn queued(&self) -> io::Result<u64> {
         let mut packets = 0;
-        for (tool, _) in FAMILIES {
+        for (tool, _) in families() {
             for chain in CHAINS {
                 let listing = self.namespace.run(tool, &["-w", "5", "-t", "mangle", "-nvxL", chain.own], "")?;
                 packets += queued(&listing);
