@@ -151,6 +151,11 @@ const CHAINS: [Chain; 2] =
 pub const LOG_POSTROUTING: &str = "ctwhy-postrouting";
 /// Prefix of the copies made at INPUT, behind source NAT.
 pub const LOG_INPUT: &str = "ctwhy-input";
+/// Prefix of the copies made at OUTPUT of packets that must not be queued: answers to packets whose entry is not confirmed.
+pub const LOG_OUTPUT: &str = "ctwhy-output";
+
+/// Matches an answer of this host that carries the entry of a packet which is not confirmed.
+const ANSWERS: &str = "-m conntrack --ctstate RELATED ! --ctstatus CONFIRMED";
 
 /// The rules of a live run as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +195,14 @@ impl RuleSet {
             let value = self.bits.encode(state);
             rules.push(format!("{} -j MARK --set-xmark {value:#x}/{mask:#x}", state.condition()));
         }
+        if chain.hook == "OUTPUT" {
+            // An error carries the entry of the packet that it answers, and the kernel drops what shares an unconfirmed
+            // entry instead of queueing it (NFQ-05): the first hop of a traceroute would be gone.
+            if self.log_group.is_none() {
+                rules.push(format!("{ANSWERS} -j MARK --set-xmark 0x0/{mask:#x}"));
+            }
+            rules.push(format!("{ANSWERS} -j RETURN"));
+        }
         rules.push(format!("-j NFQUEUE --queue-num {} --queue-bypass", self.queue));
         rules
     }
@@ -210,8 +223,8 @@ impl RuleSet {
         text + "COMMIT\n"
     }
 
-    /// What `nft -f -` takes: chains behind source NAT and before confirm, at the two hooks where packets end or leave.
-    /// `None` without a log group.
+    /// What `nft -f -` takes: chains behind source NAT and before confirm, at the two hooks where packets end or leave, and
+    /// one behind the mark bits for what is not queued at OUTPUT. `None` without a log group.
     #[must_use]
     pub fn nft_text(&self) -> Option<String> {
         let group = self.log_group?;
@@ -222,6 +235,12 @@ impl RuleSet {
                  \t\tlog prefix \"{prefix}\" group {group} queue-threshold 1\n\t}}\n"
             );
         }
+        text += &format!(
+            "\tchain output {{\n\t\ttype filter hook output priority -149; policy accept;\n\
+             \t\tct state related ct status & confirmed == 0 log prefix \"{LOG_OUTPUT}\" group {group} queue-threshold 1 \
+             meta mark set meta mark & {:#x}\n\t}}\n",
+            !self.bits.mask()
+        );
         Some(text + "}\n")
     }
 

@@ -1,0 +1,340 @@
+//! `ctwhy live`: the packets of an NFQUEUE, explained beside the kernel that decides about them.
+//!
+//! Conntrack has decided about a queued packet; its decision is in the mark. While packets wait, the engine decides about
+//! them in the same order. An accepting verdict makes the kernel take the packet through all remaining hooks before the
+//! system call returns, so that the event of a confirmed entry and the copy of what left are there to be read next: the
+//! engine learns the binding that the kernel chose, translates the packet in the same way, and both results are compared
+//! byte by byte.
+
+mod answers;
+mod compare;
+mod consumer;
+mod kernel;
+mod output;
+mod session;
+mod totals;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ctwhy_core::hook::Engine;
+use ctwhy_core::time::Time;
+use ctwhy_linux::ctnetlink::{self, Entry, Event, Events};
+use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
+use ctwhy_linux::program;
+use ctwhy_linux::queue::{Decision, QueueConfig, Queued, Verdict};
+use ctwhy_linux::rules::{Installed, MarkBits, RuleSet};
+use ctwhy_linux::signal::{SIGUSR1, Signals, wait_readable};
+use ctwhy_linux::sysctl;
+
+pub(crate) use compare::Difference;
+pub(crate) use consumer::Consumer;
+pub(crate) use session::{Left, Seen};
+pub(crate) use totals::{Lost, Totals};
+
+use consumer::Queue;
+use session::{Arrived, Copies, Session, take_answers};
+
+/// Receive buffers of events and copies, in bytes.
+const BUFFER: usize = 16 << 20;
+/// Packets that are decided about before the first of them gets its verdict.
+const BATCH: usize = 256;
+/// After packets were missed the table is read again, but not more often than this.
+const BETWEEN_DUMPS: Duration = Duration::from_secs(1);
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Number of the queue.
+    pub(crate) queue: u16,
+    /// Where the rules put the kernel's decision.
+    pub(crate) bits: MarkBits,
+    /// Group of the copies from behind NAT.
+    pub(crate) log_group: Option<u16>,
+    /// Put the rules in, and take them out at the end?
+    pub(crate) install_rules: bool,
+    /// Which crate receives the packets.
+    pub(crate) consumer: Consumer,
+    /// End after so many packets.
+    pub(crate) packets: Option<u64>,
+    /// End after this time.
+    pub(crate) time: Option<Duration>,
+}
+
+/// Who is told.
+pub(crate) trait Report {
+    /// From now on packets are seen; `flows` are known from before.
+    fn ready(&mut self, options: &Options, flows: usize, copies: bool);
+    /// One packet, whose entry `engine` has.
+    fn packet(&mut self, seen: &Seen<'_>, engine: &Engine);
+    /// Something that the user should know.
+    fn note(&mut self, text: &str);
+    /// The totals so far.
+    fn totals(&mut self, totals: &Totals);
+    /// Has the reader gone?
+    fn is_closed(&self) -> bool;
+}
+
+/// Runs until a signal, or as long as the options say.
+///
+/// # Errors
+/// What is missing or in use, in one line.
+pub(crate) fn run(options: &Options, report: &mut dyn Report) -> io::Result<Totals> {
+    if sysctl::read("net.netfilter.nf_conntrack_events")?.as_deref() == Some("0") {
+        let text = "net.netfilter.nf_conntrack_events is 0, so the kernel does not tell of its entries; set it to 1";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    let mut live = Live::open(options)?;
+    let flows = live.read_table()?;
+    live.session.engine.conntrack.sysctls = kernel::sysctls()?;
+    live.session.engine.network = kernel::network()?;
+    report.ready(options, flows, live.copies != Copies::None);
+    live.follow(options, report)?;
+    let Live { rules, mut totals, mut queue, .. } = live;
+    if let Some(rules) = rules {
+        rules.remove()?;
+    }
+    if let Ok(stats) = queue.packets().stats() {
+        totals.lost.count(&stats, queue.packets().missed());
+    }
+    Ok(totals)
+}
+
+/// All that is open while a run lasts. The rules go first, then the queue, so that no packet meets a queue without reader.
+struct Live {
+    rules: Option<Installed>,
+    signals: Signals,
+    queue: Queue,
+    events: Events,
+    log: Option<Nflog>,
+    copies: Copies,
+    session: Session,
+    totals: Totals,
+    clock: Clock,
+    /// The state of the receiving side: buffers that are used again.
+    waiting: Vec<Queued>,
+    born: Vec<Box<Entry>>,
+    left: Vec<Logged>,
+    /// Packets or events went past: the table is to be read again.
+    out_of_step: bool,
+    missed: u64,
+    last_dump: Instant,
+}
+
+/// A clock that never goes back, read as time since the epoch.
+struct Clock {
+    started: Instant,
+    epoch: Duration,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { started: Instant::now(), epoch: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+
+    fn now(&self) -> Time {
+        let now = self.epoch + self.started.elapsed();
+        Time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Live {
+    fn open(options: &Options) -> io::Result<Live> {
+        // From here on a signal ends the loop, and the guards below run.
+        let signals = Signals::take()?;
+        let queue = Queue::open(options.consumer, &QueueConfig::new(options.queue))?;
+        let events = Events::open(BUFFER)?;
+        let log_group = options.log_group.filter(|_| !options.install_rules || program::find("nft").is_ok());
+        let log = log_group.map(|group| Nflog::open(group, BUFFER)).transpose()?;
+        let mut copies = if log.is_some() { Copies::Unproven } else { Copies::None };
+        let mut rules = None;
+        if options.install_rules {
+            let set = RuleSet { bits: options.bits, log_group, ..RuleSet::new(options.queue) };
+            let installed = set.install()?;
+            copies = if installed.has_log() { Copies::Complete } else { Copies::None };
+            rules = Some(installed);
+        }
+        Ok(Live {
+            rules,
+            signals,
+            queue,
+            events,
+            log,
+            copies,
+            session: Session::new(Engine::new(0), options.bits),
+            totals: Totals::default(),
+            clock: Clock::start(),
+            waiting: Vec::new(),
+            born: Vec::new(),
+            left: Vec::new(),
+            out_of_step: false,
+            missed: 0,
+            last_dump: Instant::now(),
+        })
+    }
+
+    /// Takes over the kernel's table; says how many entries it has.
+    fn read_table(&mut self) -> io::Result<usize> {
+        let entries = ctnetlink::dump()?;
+        let now = self.clock.now();
+        for entry in &entries {
+            self.session.learn(entry, now);
+        }
+        self.out_of_step = false;
+        self.last_dump = Instant::now();
+        Ok(entries.len())
+    }
+
+    fn follow(&mut self, options: &Options, report: &mut dyn Report) -> io::Result<()> {
+        let end = options.time.map(|time| Instant::now() + time);
+        loop {
+            while let Some(signal) = self.signals.received() {
+                if signal != SIGUSR1 {
+                    return Ok(());
+                }
+                report.totals(&self.totals);
+            }
+            let remaining = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let most = options.packets.map_or(usize::MAX, |most| {
+                usize::try_from(most.saturating_sub(self.totals.packets)).unwrap_or(usize::MAX)
+            });
+            if most == 0 || remaining == Some(Duration::ZERO) || report.is_closed() {
+                return Ok(());
+            }
+            if self.round(most.min(BATCH), report)? == 0 {
+                self.wait(remaining)?;
+            }
+        }
+    }
+
+    fn wait(&self, remaining: Option<Duration>) -> io::Result<()> {
+        let mut descriptors = vec![self.signals.as_fd(), self.events.as_fd()];
+        descriptors.extend(self.queue.readable());
+        descriptors.extend(self.log.as_ref().map(AsFd::as_fd));
+        let patience = self.queue.patience();
+        let timeout = match (patience, remaining) {
+            (Some(patience), Some(remaining)) => Some(patience.min(remaining)),
+            (one, other) => one.or(other),
+        };
+        wait_readable(&descriptors, timeout).map(drop)
+    }
+
+    /// Whatever is there now, up to `most` packets; says how many there were.
+    fn round(&mut self, most: usize, report: &mut dyn Report) -> io::Result<usize> {
+        let mut count = 0;
+        while count < most {
+            if self.waiting.len() == count {
+                self.waiting.push(Queued::default());
+            }
+            let Some(slot) = self.waiting.get_mut(count) else { break };
+            match self.queue.packets().recv_into(slot) {
+                Ok(true) => count += 1,
+                Ok(false) => break,
+                // A packet that the kernel took out of the queue, because its interface went away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.read_events()?;
+        let now = self.clock.now();
+        for entry in std::mem::take(&mut self.born) {
+            self.session.learn(&entry, now);
+        }
+        self.read_copies()?;
+        self.left.clear();
+        self.catch_up(report)?;
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut arrived = Vec::with_capacity(count);
+        for queued in waiting.iter().take(count) {
+            let now = self.clock.now();
+            arrived.push(self.session.arrive(queued, now));
+        }
+        self.session.end_entries(now);
+        let mut result = Ok(count);
+        for (queued, arrived) in waiting.iter().zip(arrived) {
+            if let Err(error) = self.let_go(queued, arrived, report) {
+                result = Err(error);
+                break;
+            }
+        }
+        self.waiting = waiting;
+        result
+    }
+
+    /// When packets or events went past, the engine's table is not the kernel's any more.
+    fn catch_up(&mut self, report: &mut dyn Report) -> io::Result<()> {
+        let missed = self.queue.packets().missed();
+        if missed > self.missed {
+            self.missed = missed;
+            self.out_of_step = true;
+        }
+        if self.out_of_step && self.last_dump.elapsed() >= BETWEEN_DUMPS {
+            let flows = self.read_table()?;
+            report.note(&format!("packets or events went past; the table was read again, {flows} flows"));
+        }
+        Ok(())
+    }
+
+    /// The verdict for one packet, and what came of it.
+    fn let_go(&mut self, queued: &Queued, arrived: Arrived, report: &mut dyn Report) -> io::Result<()> {
+        let mark = self.session.bits.clear(queued.mark);
+        let mark = (mark != queued.mark).then_some(mark);
+        let verdict = Verdict { decision: Decision::Accept, mark, payload: None };
+        self.queue.packets().verdict(queued.id, verdict)?;
+        self.read_events()?;
+        let watch = self.read_copies()?;
+        let answers = take_answers(&mut self.left);
+        let seen = self.session.depart(queued, arrived, &self.born, &self.left, watch);
+        self.born.clear();
+        self.left.clear();
+        self.totals.count(&seen);
+        report.packet(&seen, &self.session.engine);
+        for (answer, left) in answers {
+            let now = self.clock.now();
+            if let Some((queued, arrived)) = self.session.arrive_logged(answer, now) {
+                let seen = self.session.depart(&queued, arrived, &[], &left, watch);
+                self.totals.count(&seen);
+                report.packet(&seen, &self.session.engine);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all events that are there; entries that were confirmed are collected.
+    fn read_events(&mut self) -> io::Result<()> {
+        while let Some(event) = self.events.recv()? {
+            match event {
+                Event::Entry(kind, entry) => {
+                    let now = self.clock.now();
+                    self.born.extend(self.session.event(kind, entry, now));
+                }
+                Event::Lost => {
+                    self.totals.lost.events += 1;
+                    self.out_of_step = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects all copies that are there; says what a missing one means.
+    fn read_copies(&mut self) -> io::Result<Copies> {
+        let Some(log) = &mut self.log else { return Ok(Copies::None) };
+        let mut lost = false;
+        while let Some(event) = log.recv()? {
+            match event {
+                LogEvent::Packet(copy) => {
+                    self.copies = Copies::Complete;
+                    self.left.push(copy);
+                }
+                LogEvent::Lost => {
+                    self.totals.lost.copies += 1;
+                    lost = true;
+                }
+            }
+        }
+        Ok(if lost { Copies::Unproven } else { self.copies })
+    }
+}
+pub(crate) fn plain(verbose: bool) -> output::Plain { output::Plain { verbose } }

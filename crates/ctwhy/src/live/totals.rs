@@ -1,0 +1,83 @@
+//! What a run amounts to.
+
+use std::collections::BTreeMap;
+
+use ctwhy_core::direction::CtInfo;
+use ctwhy_core::hook::Unseen;
+use ctwhy_linux::queue::QueueStats;
+
+use super::session::{Left, Seen};
+
+/// Counts over all packets of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    /// Packets.
+    pub(crate) packets: u64,
+    /// Packets whose ctinfo was compared with the kernel's.
+    pub(crate) compared_ctinfo: u64,
+    /// Packets that were seen leaving, and all bytes of them compared.
+    pub(crate) compared_bytes: u64,
+    /// Packets that agreed in all that was compared.
+    pub(crate) agreed: u64,
+    /// Packets that differed in something.
+    pub(crate) differed: u64,
+    /// Packets that were seen not to leave.
+    pub(crate) vanished: u64,
+    /// By the engine's decision.
+    pub(crate) by_ctinfo: BTreeMap<CtInfo, u64>,
+    /// INVALID by the stable code of the cause.
+    pub(crate) invalid: BTreeMap<&'static str, u64>,
+    /// Packets that conntrack, or the engine, has no say about.
+    pub(crate) unseen: BTreeMap<&'static str, u64>,
+    /// What went past.
+    pub(crate) lost: Lost,
+}
+
+/// What a run did not see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Packets that met a full queue, by the kernel's counter.
+    pub(crate) queue_dropped: u64,
+    /// Packets that did not fit into the socket's buffer, by the kernel's counter.
+    pub(crate) user_dropped: u64,
+    /// Packets that passed unseen, by the gaps in their numbers.
+    pub(crate) missed: u64,
+    /// How often events of ctnetlink were lost.
+    pub(crate) events: u64,
+    /// How often copies from behind NAT were lost.
+    pub(crate) copies: u64,
+    /// Lines that were not written because the output was too slow.
+    pub(crate) lines: u64,
+}
+
+impl Lost {
+    /// Was everything seen?
+    pub(crate) fn is_nothing(&self) -> bool {
+        *self == Lost::default()
+    }
+
+    pub(super) fn count(&mut self, stats: &QueueStats, missed: u64) {
+        (self.queue_dropped, self.user_dropped, self.missed) = (stats.queue_dropped, stats.user_dropped, missed);
+    }
+}
+
+impl Totals {
+    pub(super) fn count(&mut self, seen: &Seen<'_>) {
+        self.packets += 1;
+        self.compared_ctinfo += u64::from(seen.ctinfo_agrees().is_some());
+        self.compared_bytes += u64::from(seen.bytes_agree().is_some());
+        match seen.agrees() {
+            Some(true) => self.agreed += 1,
+            Some(false) => self.differed += 1,
+            None => {}
+        }
+        self.vanished += u64::from(seen.left == Left::Nowhere);
+        match seen.ruling.ctinfo {
+            Ok(ctinfo) => *self.by_ctinfo.entry(ctinfo).or_default() += 1,
+            Err(unseen) => *self.unseen.entry(Unseen::code(&unseen)).or_default() += 1,
+        }
+        if let Some(reason) = seen.ruling.reason {
+            *self.invalid.entry(reason.code()).or_default() += 1;
+        }
+    }
+}
