@@ -25,6 +25,7 @@ const fn aligned(length: usize) -> usize {
 pub(crate) enum Subsystem {
     Conntrack = libc::NFNL_SUBSYS_CTNETLINK as u8,
     Queue = libc::NFNL_SUBSYS_QUEUE as u8,
+    Log = libc::NFNL_SUBSYS_ULOG as u8,
 }
 
 /// Messages under construction, one behind the other in one buffer, so that one send carries them all.
@@ -347,6 +348,88 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the descriptor belongs to `self.mnl`, which outlives the borrow.
         unsafe { BorrowedFd::borrow_raw(self.mnl.as_raw_fd()) }
+    }
+}
+
+/// Messages were lost because the receive buffer was full (`ENOBUFS`).
+pub(crate) struct Lost;
+
+/// A socket on which the kernel sends whatever happens, and what has been received from it but not been looked at.
+pub(crate) struct Subscription {
+    socket: Socket,
+    buffer: Vec<u8>,
+    pending: std::ops::Range<usize>,
+}
+
+impl Subscription {
+    pub(crate) fn new(socket: Socket) -> Subscription {
+        Subscription { socket, buffer: vec![0; 256 << 10], pending: 0..0 }
+    }
+
+    /// The next message that `read` makes something of; `None` when none is there. Never waits.
+    pub(crate) fn next<T>(
+        &mut self,
+        mut read: impl FnMut(&Message<'_>) -> io::Result<Option<T>>,
+    ) -> io::Result<Option<Result<T, Lost>>> {
+        loop {
+            let mut messages = Messages::new(self.buffer.get(self.pending.clone()).unwrap_or_default());
+            while let Some(message) = messages.next() {
+                self.pending.start = self.pending.end - messages.left();
+                if let Some(value) = read(&message?)? {
+                    return Ok(Some(Ok(value)));
+                }
+            }
+            match self.socket.receive(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(Some(datagram)) => self.pending = 0..datagram.len(),
+                Ok(None) => return Ok(None),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(Err(Lost))),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Subscription {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// What a test builds messages from and how it damages them.
+#[cfg(test)]
+pub(crate) mod damage {
+    use super::*;
+
+    /// A message with these attributes.
+    pub(crate) fn message(subsystem: Subsystem, kind: u8, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut out = Outgoing::default();
+        out.begin(subsystem, kind, 0, 0, 0);
+        for (kind, value) in attributes {
+            out.attribute(*kind, value).unwrap();
+        }
+        out.bytes().to_vec()
+    }
+
+    /// The bytes of attributes, to be an attribute's value.
+    pub(crate) fn nest(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        message(Subsystem::Conntrack, 0, attributes).split_off(HEADER + NFGEN)
+    }
+
+    /// Every cut of a message and every byte of it changed in four ways: `read` must not panic.
+    pub(crate) fn every_way(bytes: &[u8], mut read: impl FnMut(&Message<'_>)) {
+        let mut try_one = |bytes: &[u8]| Messages::new(bytes).map_while(Result::ok).for_each(|m| read(&m));
+        for at in 0..bytes.len() {
+            let mut cut = bytes[..at].to_vec();
+            if let Some(length) = cut.first_chunk_mut::<4>() {
+                *length = (at as u32).to_ne_bytes();
+            }
+            try_one(&cut);
+            for change in [0x01, 0x80, 0xff, bytes[at]] {
+                let mut changed = bytes.to_vec();
+                changed[at] ^= change;
+                try_one(&changed);
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, config_request};
 
 use crate::context;
-use crate::netlink::{Message, Messages, Socket};
+use crate::netlink::{Lost, Message, Socket, Subscription, Subsystem};
 use crate::queue::{Hook, owner, timestamp};
 
 /// A copy of a packet.
@@ -43,12 +43,7 @@ pub enum LogEvent {
 }
 
 /// A bound NFLOG group. Receiving never waits: poll the descriptor.
-pub struct Nflog {
-    socket: Socket,
-    buffer: Vec<u8>,
-    /// The stretch of `buffer` that holds messages not handed out yet.
-    pending: std::ops::Range<usize>,
-}
+pub struct Nflog(Subscription);
 
 impl Nflog {
     /// Binds to a group of the calling thread's network namespace, to get whole packets, each at once.
@@ -67,7 +62,7 @@ impl Nflog {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         socket.request(&bytes, sequence, |_| ()).map_err(|cause| explain_bind(group, &cause))?;
-        Ok(Nflog { socket, buffer: vec![0; 256 << 10], pending: 0..0 })
+        Ok(Nflog(Subscription::new(socket)))
     }
 
     /// The next copy; `None` when none is there.
@@ -75,29 +70,17 @@ impl Nflog {
     /// # Errors
     /// The socket's error, or a message that is not understood.
     pub fn recv(&mut self) -> io::Result<Option<LogEvent>> {
-        loop {
-            let mut messages = Messages::new(self.buffer.get(self.pending.clone()).unwrap_or_default());
-            if let Some(message) = messages.next() {
-                let message = message?;
-                self.pending.start = self.pending.end - messages.left();
-                if message.kind == (libc::NFNL_SUBSYS_ULOG as u16) << 8 | libc::NFULNL_MSG_PACKET as u16 {
-                    return parse(&message).map(|logged| Some(LogEvent::Packet(logged)));
-                }
-                continue;
-            }
-            match self.socket.receive(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(Some(datagram)) => self.pending = 0..datagram.len(),
-                Ok(None) => return Ok(None),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(LogEvent::Lost)),
-                Err(error) => return Err(error),
-            }
-        }
+        let next = self.0.next(|message| {
+            let is_packet = message.kind == (Subsystem::Log as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
+            if is_packet { parse(message).map(Some) } else { Ok(None) }
+        })?;
+        Ok(next.map(|next| next.map_or_else(|Lost| LogEvent::Lost, LogEvent::Packet)))
     }
 }
 
 impl AsFd for Nflog {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -151,5 +134,37 @@ fn explain_bind(group: u16, cause: &io::Error) -> io::Error {
             format!("binding to NFLOG group {group} needs CAP_NET_ADMIN in this network namespace"),
         ),
         _ => io::Error::new(cause.kind(), format!("binding to NFLOG group {group}: {cause}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{Messages, damage};
+
+    #[test]
+    fn a_copy_is_read_and_damage_does_no_harm() {
+        let bytes = damage::message(
+            Subsystem::Log,
+            libc::NFULNL_MSG_PACKET as u8,
+            &[
+                (libc::NFULA_PACKET_HDR as u16, vec![0x86, 0xdd, 4, 0]),
+                (libc::NFULA_PREFIX as u16, b"here\0".to_vec()),
+                (libc::NFULA_MARK as u16, vec![0, 0, 1, 0]),
+                (libc::NFULA_IFINDEX_OUTDEV as u16, vec![0, 0, 0, 2]),
+                (libc::NFULA_PAYLOAD as u16, vec![0x60, 1, 2]),
+            ],
+        );
+        let expected = Logged {
+            hook: Hook::Postrouting,
+            mark: 256,
+            outdev: Some(2),
+            prefix: "here".to_owned(),
+            hw_protocol: 0x86dd,
+            payload: vec![0x60, 1, 2],
+            ..Logged::default()
+        };
+        assert_eq!(parse(&Messages::new(&bytes).next().unwrap().unwrap()).unwrap(), expected);
+        damage::every_way(&bytes, |message| drop(parse(message)));
     }
 }

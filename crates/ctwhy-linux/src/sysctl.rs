@@ -125,5 +125,8 @@ mod tests {
         assert!(!config.has("CONFIG_NFT_QUEUE"));
         assert!(!config.has("CONFIG_NFT"));
         assert_eq!(config.value("CONFIG_HZ"), Some("250"));
+        if let Some(running) = KernelConfig::of_running_kernel() {
+            assert!(running.has("CONFIG_NET") && !running.has("CONFIG_NONSENSE"));
+        }
     }
 }

@@ -112,11 +112,48 @@ fn dropping_a_lab_ends_every_process_in_it() {
     assert!(!child.wait().unwrap().success());
 }
 
+/// Set in the process that must not make namespaces.
+const FORBIDDEN: &str = "CTWHY_TEST_FORBIDDEN";
+
+/// Not a test of its own: the process that [`where_namespaces_are_forbidden_tests_say_so`] starts.
+#[test]
+#[ignore = "started by another test"]
+fn forbidden() {
+    if std::env::var_os(FORBIDDEN).is_some() {
+        assert!(!require_namespaces() && !require_lab());
+    }
+}
+
+#[test]
+fn where_namespaces_are_forbidden_tests_say_so() {
+    if !require_namespaces() {
+        return;
+    }
+    // The limit is that of the user namespace made by the first command; nothing outside changes.
+    let shell = "echo 0 >/proc/sys/user/max_user_namespaces && \
+        exec setpriv --bounding-set -all --inh-caps -all \"$0\" forbidden --exact --ignored --nocapture";
+    for ci in [false, true] {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", shell]).arg(std::env::current_exe().unwrap());
+        command.env(FORBIDDEN, "1").env_remove("CI");
+        if ci {
+            command.env("CI", "true");
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        let reason = "ordinary users may not make namespaces here (user.max_user_namespaces=0); root can";
+        assert!(text.contains(reason), "{text}");
+        assert_eq!(text.contains(&format!("skipped: forbidden: {reason}")), !ci, "{text}");
+        assert_eq!(output.status.success(), !ci, "{text}");
+    }
+}
+
 /// Set in the process that another test kills.
 const HOLD: &str = "CTWHY_TEST_HOLD";
 
 /// Not a test of its own: the process that [`a_lab_does_not_outlive_a_killed_process`] starts and kills.
 #[test]
+#[ignore = "started by another test"]
 fn hold() {
     if std::env::var_os(HOLD).is_none() {
         return;
@@ -132,7 +169,7 @@ fn a_lab_does_not_outlive_a_killed_process() {
         return;
     }
     let mut command = std::process::Command::new("/proc/self/exe");
-    command.args(["hold", "--exact", "--nocapture"]).env(HOLD, "1");
+    command.args(["hold", "--exact", "--ignored", "--nocapture"]).env(HOLD, "1");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stdout.take().unwrap();
     let mut byte = [0];

@@ -202,6 +202,7 @@ const SERVE: &str = "CTWHY_TEST_SERVE";
 
 /// Not a test of its own: the process that [`signals_end_a_run_and_its_rules`] starts and ends.
 #[test]
+#[ignore = "started by another test"]
 fn serve() {
     if std::env::var_os(SERVE).is_none() {
         return;
@@ -223,7 +224,7 @@ fn serve() {
 
 fn start_server(lab: &Lab) -> std::process::Child {
     let mut command: Command = lab.command("middle", std::env::current_exe().unwrap().to_str().unwrap()).unwrap();
-    command.args(["serve", "--exact", "--nocapture"]).env(SERVE, "1").stdout(Stdio::piped());
+    command.args(["serve", "--exact", "--ignored", "--nocapture"]).env(SERVE, "1").stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut byte = [0];
     while byte != *b"@" {
@@ -257,6 +258,7 @@ const POWERLESS: &str = "CTWHY_TEST_POWERLESS";
 
 /// Not a test of its own: the process that [`a_missing_privilege_is_named`] starts.
 #[test]
+#[ignore = "started by another test"]
 fn powerless() {
     if std::env::var_os(POWERLESS).is_none() {
         return;
@@ -281,7 +283,7 @@ fn a_missing_privilege_is_named() {
     let lab = small_lab("", "");
     let mut command = lab.command("middle", "setpriv").unwrap();
     command.args(["--bounding-set", "-all", "--inh-caps", "-all"]).arg(std::env::current_exe().unwrap());
-    command.args(["powerless", "--exact", "--nocapture"]).env(POWERLESS, "1");
+    command.args(["powerless", "--exact", "--ignored", "--nocapture"]).env(POWERLESS, "1");
     let text = ctwhy_linux::program::run(&mut command, "").unwrap();
     assert!(text.contains("1 passed"), "{text}");
 }

@@ -16,6 +16,9 @@ use ctwhy_linux::testing::require_lab;
 
 const MASQUERADE: &str = "*nat\n-A POSTROUTING -o right -j MASQUERADE\nCOMMIT\n";
 
+/// Fills a packet up to the MTU.
+const DATA: [u8; 1472] = [0x5a; 1472];
+
 struct Live {
     queue: Box<dyn PacketQueue + Send>,
     events: Events,
@@ -85,7 +88,7 @@ fn event_and_copy_are_there_when_the_verdict_returns() {
 
         // The first packet of a flow: nothing before the verdict, everything after it.
         for port in 4000..4200 {
-            from_left.inject(&udp(LEFT, RIGHT, port, 9, b"out")).unwrap();
+            from_left.inject(&udp(LEFT, RIGHT, port, 9, &DATA)).unwrap();
             let packet = next(&mut live);
             assert_eq!((packet.hook, bits.decode(packet.mark)), (Hook::Prerouting, Some(CtState::New)));
             assert_eq!(readable(&mut live), (vec![], vec![]));
@@ -99,7 +102,7 @@ fn event_and_copy_are_there_when_the_verdict_returns() {
             assert_eq!((copy.hook, copy.prefix.as_str(), copy.mark), (Hook::Postrouting, LOG_POSTROUTING, 0));
             // Behind source NAT: the copy has the new source.
             assert_eq!(copy.payload[12..16], [10, 0, 2, 1]);
-            assert_eq!(copy.payload[28..], *b"out");
+            assert_eq!(copy.payload[28..], DATA);
 
             // The reply: an UPDATE.
             let reply = udp(RIGHT, [10, 0, 2, 1], 9, port, b"back");

@@ -246,3 +246,91 @@ fn counters(parts: Attributes<'_>) -> io::Result<Counters> {
     }
     Ok(counters)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::damage::{every_way, message, nest};
+    use crate::netlink::{Messages, Subsystem};
+
+    const NESTED: u16 = 0x8000;
+
+    fn tuple_bytes(src: u8, dst: u8, ports: [u8; 2]) -> Vec<u8> {
+        let addresses = nest(&[(1, vec![10, 0, 0, src]), (2, vec![10, 0, 0, dst])]);
+        let proto = nest(&[(1, vec![6]), (2, vec![0, ports[0]]), (3, vec![0, ports[1]])]);
+        nest(&[(1 | NESTED, addresses), (2 | NESTED, proto), (3, vec![0, 9])])
+    }
+
+    #[test]
+    fn an_entry_is_read_and_damage_does_no_harm() {
+        let tcp = nest(&[(1, vec![3]), (2, vec![7]), (3, vec![8]), (4, vec![0x23, 0xff]), (5, vec![0x03, 0xff])]);
+        let eight = |value: u64| value.to_be_bytes().to_vec();
+        let counters = |packets, bytes| nest(&[(1, eight(packets)), (2, eight(bytes))]);
+        let bytes = message(
+            Subsystem::Conntrack,
+            0,
+            &[
+                (1 | NESTED, tuple_bytes(1, 2, [4, 5])),
+                (2 | NESTED, tuple_bytes(2, 1, [5, 4])),
+                (3, vec![0, 0, 1, 0x8e]),
+                (4 | NESTED, nest(&[(1 | NESTED, tcp)])),
+                (CTA_HELP | NESTED, nest(&[(1, b"ftp\0".to_vec())])),
+                (7, vec![0, 0, 0, 30]),
+                (8, vec![0, 0, 0, 1]),
+                (CTA_COUNTERS_ORIG | NESTED, counters(2, 120)),
+                (CTA_COUNTERS_REPLY | NESTED, counters(1, 60)),
+                (CTA_USE, vec![0, 0, 0, 2]),
+                (CTA_ID, vec![1, 2, 3, 4]),
+                (CTA_TUPLE_MASTER | NESTED, tuple_bytes(3, 4, [6, 7])),
+                (CTA_ZONE, vec![0, 5]),
+            ],
+        );
+        let tuple = |src, dst, sport, dport| Tuple {
+            src: IpAddr::from([10, 0, 0, src]),
+            dst: IpAddr::from([10, 0, 0, dst]),
+            proto: 6,
+            l4: L4::Ports { sport, dport },
+            zone: Some(9),
+        };
+        let expected = Entry {
+            orig: tuple(1, 2, 4, 5),
+            reply: tuple(2, 1, 5, 4),
+            status: 0x18e,
+            timeout: Some(30),
+            mark: 1,
+            id: Some(0x0102_0304),
+            zone: 5,
+            use_count: Some(2),
+            tcp: Some(TcpInfo {
+                state: 3,
+                wscale: PerDirection { original: Some(7), reply: Some(8) },
+                flags: PerDirection { original: Some(0x23), reply: Some(3) },
+            }),
+            sctp: None,
+            counters: PerDirection {
+                original: Some(Counters { packets: 2, bytes: 120 }),
+                reply: Some(Counters { packets: 1, bytes: 60 }),
+            },
+            master: Some(tuple(3, 4, 6, 7)),
+            helper: Some("ftp".to_owned()),
+        };
+        assert_eq!(entry(&Messages::new(&bytes).next().unwrap().unwrap()).unwrap(), Some(expected));
+        every_way(&bytes, |message| drop(entry(message)));
+    }
+
+    #[test]
+    fn sctp_and_icmp_are_read_and_damage_does_no_harm() {
+        let icmp = nest(&[(1, vec![58]), (7, vec![0, 7]), (8, vec![128]), (9, vec![0])]);
+        let addresses = nest(&[(3, vec![1; 16]), (4, vec![2; 16])]);
+        let tuple = nest(&[(1 | NESTED, addresses), (2 | NESTED, icmp)]);
+        let sctp = nest(&[(1, vec![4]), (2, vec![0, 0, 0, 1]), (3, vec![0, 0, 0, 2])]);
+        let state = nest(&[(CTA_PROTOINFO_SCTP | NESTED, sctp)]);
+        let attributes = [(1 | NESTED, tuple.clone()), (2 | NESTED, tuple), (4 | NESTED, state)];
+        let bytes = message(Subsystem::Conntrack, 2, &attributes);
+        let read = entry(&Messages::new(&bytes).next().unwrap().unwrap()).unwrap().unwrap();
+        assert_eq!(read.orig.l4, L4::Icmp { id: 7, icmp_type: 128, code: 0 });
+        let vtag = PerDirection { original: Some(1), reply: Some(2) };
+        assert_eq!(read.sctp, Some(SctpInfo { state: 4, vtag }));
+        every_way(&bytes, |message| drop(entry(message)));
+    }
+}

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Entry, parse};
 use crate::context;
-use crate::netlink::{Messages, Outgoing, Socket, Subsystem};
+use crate::netlink::{Messages, Outgoing, Socket, Subscription, Subsystem};
 
 /// `IPCTNL_MSG_CT_NEW`, which is also what an update is called.
 const CT_NEW: u8 = 0;
@@ -86,12 +86,7 @@ pub enum Event {
 ///
 /// The kernel makes events only for entries that were created while `nf_conntrack_events` was 1, or 2 and somebody
 /// listened (OBS-06). It makes them at the confirm hook, not behind PREROUTING.
-pub struct Events {
-    socket: Socket,
-    buffer: Vec<u8>,
-    /// The stretch of `buffer` that holds messages not handed out yet.
-    pending: std::ops::Range<usize>,
-}
+pub struct Events(Subscription);
 
 impl Events {
     /// Subscribes in the calling thread's network namespace.
@@ -101,7 +96,7 @@ impl Events {
     pub fn open(receive_buffer: usize) -> io::Result<Events> {
         let socket = Socket::open(GROUPS).map_err(needs_privilege)?;
         socket.set_receive_buffer(receive_buffer).map_err(context("setting the receive buffer"))?;
-        Ok(Events { socket, buffer: vec![0; 256 << 10], pending: 0..0 })
+        Ok(Events(Subscription::new(socket)))
     }
 
     /// The next event; `None` when none is there.
@@ -109,35 +104,22 @@ impl Events {
     /// # Errors
     /// The socket's error, or a message that is not understood.
     pub fn recv(&mut self) -> io::Result<Option<Event>> {
-        loop {
-            let mut messages = Messages::new(self.buffer.get(self.pending.clone()).unwrap_or_default());
-            if let Some(message) = messages.next() {
-                let message = message?;
-                self.pending.start = self.pending.end - messages.left();
-                let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
-                let event = match message.kind {
-                    k if k == kind(CT_NEW) && created => EventKind::New,
-                    k if k == kind(CT_NEW) => EventKind::Update,
-                    k if k == kind(CT_DELETE) => EventKind::Destroy,
-                    _ => continue,
-                };
-                if let Some(entry) = parse::entry(&message)? {
-                    return Ok(Some(Event::Entry(event, Box::new(entry))));
-                }
-                continue;
-            }
-            match self.socket.receive(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(Some(datagram)) => self.pending = 0..datagram.len(),
-                Ok(None) => return Ok(None),
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(Event::Lost)),
-                Err(error) => return Err(error),
-            }
-        }
+        let next = self.0.next(|message| {
+            let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
+            let event = match message.kind {
+                k if k == kind(CT_NEW) && created => EventKind::New,
+                k if k == kind(CT_NEW) => EventKind::Update,
+                k if k == kind(CT_DELETE) => EventKind::Destroy,
+                _ => return Ok(None),
+            };
+            Ok(parse::entry(message)?.map(|entry| Event::Entry(event, Box::new(entry))))
+        })?;
+        Ok(next.map(|next| next.unwrap_or(Event::Lost)))
     }
 }
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 }

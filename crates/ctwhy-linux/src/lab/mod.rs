@@ -42,6 +42,9 @@ pub fn probe() -> Result<(), WhyNot> {
     for tool in ["ip", "iptables", "ip6tables"] {
         program::find(tool).map_err(|missing| WhyNot(missing.to_string()))?;
     }
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return Err(WhyNot("the kernel runs without IPv6, and labs use both families".to_owned()));
+    }
     let lab = Lab::create(Topology::default()).map_err(|error| WhyNot(explain(&error)))?;
     for tool in ["iptables", "ip6tables"] {
         let mut command = lab.base_command(tool).map_err(|error| WhyNot(error.to_string()))?;

@@ -356,6 +356,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::damage;
 
     fn queued(attributes: &[(libc::c_int, &[u8])]) -> io::Result<Queued> {
         let mut out = Outgoing::default();
@@ -401,6 +402,14 @@ mod tests {
 
     #[test]
     fn a_message_cut_short_is_an_error() {
+        let attributes = [
+            (libc::NFQA_PACKET_HDR as u16, vec![0, 0, 0, 7, 8, 0, 3]),
+            (libc::NFQA_TIMESTAMP as u16, vec![1; 16]),
+            (libc::NFQA_PAYLOAD as u16, vec![0x45, 1, 2]),
+        ];
+        let bytes = damage::message(Subsystem::Queue, libc::NFQNL_MSG_PACKET as u8, &attributes);
+        damage::every_way(&bytes, |message| drop(parse_packet(message, &mut Queued::default())));
+        damage::every_way(&bytes, |message| drop(refused(3, message, &io::Error::other("x"))));
         assert!(queued(&[]).is_err());
         assert!(queued(&[(libc::NFQA_PACKET_HDR, &[0, 0, 0, 7])]).is_err());
         assert!(queued(&[(libc::NFQA_PACKET_HDR, &[0; 8]), (libc::NFQA_MARK, &[0])]).is_err());
