@@ -186,7 +186,7 @@ fn events_tell_the_life_of_an_entry() {
         flush.unwrap();
     })
     .unwrap();
-    // Those of the pings that found the neighbours go, too.
+    // Those of the connections that found the neighbours may go, too.
     let destroyed = std::iter::repeat_with(next).find(|(_, destroyed)| destroyed.orig == entry.orig).unwrap();
     assert_eq!(destroyed.0, EventKind::Destroy);
 }

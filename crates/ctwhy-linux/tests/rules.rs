@@ -288,6 +288,49 @@ fn a_missing_privilege_is_named() {
     assert!(text.contains("1 passed"), "{text}");
 }
 
+/// Says which tools are hidden from the process: `nft`, or `all` of the administrator's.
+const HIDDEN: &str = "CTWHY_TEST_HIDDEN";
+
+/// Not a test of its own: the process that [`a_missing_tool_is_named_or_done_without`] starts.
+#[test]
+#[ignore = "started by another test"]
+fn without_tools() {
+    let rules = RuleSet { log_group: Some(3), ..RuleSet::new(7) };
+    match std::env::var(HIDDEN).as_deref() {
+        Ok("nft") => {
+            let installed = rules.install().unwrap();
+            assert!(!installed.has_log());
+            installed.remove().unwrap();
+        }
+        Ok("all") => {
+            let error = rules.install().unwrap_err().to_string();
+            assert_eq!(error, "`iptables` is not installed; on Debian: apt-get install iptables");
+            let reason = ctwhy_linux::lab::probe().unwrap_err().to_string();
+            assert!(reason.contains("is not installed; on Debian: apt-get install "), "{reason}");
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_missing_tool_is_named_or_done_without() {
+    if !require_namespaces() {
+        return;
+    }
+    for (hidden, hide) in [
+        ("nft", "mount --bind /dev/null /usr/sbin/nft"),
+        ("all", "mount -t tmpfs none /usr/sbin; mount -t tmpfs none /usr/local/sbin"),
+    ] {
+        // The mounts are the lab's own.
+        let lab = small_lab("", "");
+        let mut command = lab.command("middle", "sh").unwrap();
+        let shell = format!("{hide}; exec \"$0\" without_tools --exact --ignored --nocapture");
+        command.args(["-e", "-c", &shell]).arg(std::env::current_exe().unwrap()).env(HIDDEN, hidden);
+        let text = ctwhy_linux::program::run(&mut command, "").unwrap();
+        assert!(text.contains("1 passed"), "{text}");
+    }
+}
+
 #[test]
 fn an_nflog_group_in_use_is_named() {
     if !require_lab() {

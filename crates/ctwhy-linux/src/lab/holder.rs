@@ -47,7 +47,7 @@ impl Holder {
         let (report, lifeline) = (report_write.as_raw_fd(), lifeline_read.as_raw_fd());
         // SAFETY: without a stack of its own the clone goes on here, like a fork; it makes only system calls and never
         // returns.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0, 0, 0, 0) };
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0usize, 0usize, 0usize, 0usize) };
         if pid == 0 {
             // SAFETY: this is the clone.
             unsafe { hold(maps.as_ref(), report, (lifetime == Lifetime::WithThisProcess).then_some(lifeline)) }

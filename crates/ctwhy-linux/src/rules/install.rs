@@ -138,8 +138,11 @@ impl RuleSet {
         if let Some(text) = self.nft_text() {
             installed.has_log = installed.namespace.run("nft", &["-f", "-"], &text).is_ok();
         }
+        // Without copies the other rules have more to do themselves.
+        let log_group = self.log_group.filter(|_| installed.has_log);
+        let text = RuleSet { log_group, ..self.clone() }.restore_text();
         for (_, restore) in families() {
-            installed.namespace.run(restore, &RESTORE, &self.restore_text())?;
+            installed.namespace.run(restore, &RESTORE, &text)?;
         }
         Ok(installed)
     }
