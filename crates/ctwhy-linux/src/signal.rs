@@ -6,11 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 use signal_hook::{SigId, flag};
 
-pub use signal_hook::consts::SIGUSR1;
+pub use signal_hook::consts::{SIGINT, SIGUSR1};
 
 /// SIGINT, SIGTERM, SIGHUP and SIGUSR1 no longer end the process but make this readable. Dropping it ends that: the
 /// signals are ignored from then on.
@@ -59,6 +59,16 @@ impl Drop for Signals {
             unregister(handler);
         }
     }
+}
+
+/// Sends a signal to a child that nobody has waited for yet.
+///
+/// # Errors
+/// The child is gone, or not ours to signal.
+pub fn send(child: &std::process::Child, signal: i32) -> io::Result<()> {
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let signal = nix::sys::signal::Signal::try_from(signal)?;
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
 }
 
 /// Waits until one of the descriptors is readable; the answer has one entry for each, in order.
