@@ -197,8 +197,19 @@ fn a_named_lab_is_found_again_and_taken_down() {
     drop(attached);
     assert_eq!(lab::list().unwrap().iter().filter(|info| **info == up).count(), 1);
     lab::down(&name).unwrap();
+    assert!(!lab::list().unwrap().contains(&up));
     assert!(lab::attach(&name).unwrap_err().to_string().contains("no lab named"));
     assert!(!std::path::Path::new(&format!("/proc/{}/ns/net", up.pid)).exists());
+
+    // Killed by somebody else: its file is found to speak of nothing, and removed.
+    let again = lab::up(&name, Topology::default()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(again.pid), nix::sys::signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(again.pid), None).unwrap();
+    assert!(lab::down(&name).unwrap_err().to_string().contains("no lab named"));
+    assert!(!lab::list().unwrap().contains(&again));
+    for bad in ["", "../x", "a b", "-x"] {
+        assert!(lab::up(bad, Topology::default()).unwrap_err().to_string().contains("cannot name a lab"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Labs that outlive the command that made them, found again by name.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -26,18 +26,20 @@ pub struct LabInfo {
 /// # Errors
 /// A lab of this name runs, the name is none, or as [`Lab::create`].
 pub fn up(name: &str, topology: Topology) -> io::Result<LabInfo> {
-    let file = state_file(name)?;
     if find(name)?.is_some() {
         let text = format!("a lab named {name} is up already; take it down or choose another name");
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     let lab = Lab::build(topology, Lifetime::UntilKilled)?;
     let state = format!("{} {}\n", lab.holder.pid(), lab.holder.started());
-    // The directory goes with the last lab, which may have been taken down meanwhile: `state_file` makes it again.
-    let written = fs::write(&file, &state).or_else(|_| fs::write(state_file(name)?, &state));
+    let written = write_state(name, &state).or_else(|error| match error.kind() {
+        // The directory goes with the last lab, which may be taken down between making and using it: once more.
+        io::ErrorKind::NotFound => write_state(name, &state),
+        _ => Err(error),
+    });
     if let Err(error) = written {
         lab.holder.kill();
-        return Err(context(file.display())(error));
+        return Err(error);
     }
     Ok(info(name, &lab))
 }
@@ -65,10 +67,18 @@ pub fn attach(name: &str) -> io::Result<Lab> {
 pub fn list() -> io::Result<Vec<LabInfo>> {
     let mut labs = Vec::new();
     let directory = directory()?;
-    for entry in fs::read_dir(&directory)? {
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(labs),
+        Err(error) => return Err(context(directory.display())(error)),
+    };
+    for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if is_name(&name) && find(&name)?.is_some() {
-            labs.push(info(&name, &attach(&name)?));
+        // A lab may end while we look.
+        if is_name(&name)
+            && let Ok(lab) = attach(&name)
+        {
+            labs.push(info(&name, &lab));
         }
     }
     remove_if_empty(&directory);
@@ -134,20 +144,31 @@ fn outer_user(user: u32) -> u32 {
     outer.unwrap_or(user)
 }
 
-/// `$XDG_RUNTIME_DIR/ctwhy`, else `/tmp/ctwhy-UID`. Made when missing; refused when it is somebody else's.
+/// `$XDG_RUNTIME_DIR/ctwhy`, else `/tmp/ctwhy-UID`; it need not be there. Refused when it is somebody else's.
 fn directory() -> io::Result<PathBuf> {
     let user = nix::unistd::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
     let path =
         runtime.map_or_else(|| PathBuf::from(format!("/tmp/ctwhy-{}", outer_user(user))), |path| path.join("ctwhy"));
-    match DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(context(path.display())(error)),
+    match fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_dir() || found.uid() != user || found.mode() & 0o022 != 0 => {
+            let text = format!("{} is not a directory that only this user can write to", path.display());
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(context(path.display())(error)),
+        _ => Ok(path),
+    }
+}
+
+/// Writes a new state file, and makes its directory for it.
+fn write_state(name: &str, state: &str) -> io::Result<()> {
+    let directory = directory()?;
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(context(directory.display())(error)),
         _ => {}
     }
-    let found = fs::symlink_metadata(&path)?;
-    if !found.is_dir() || found.uid() != user || found.mode() & 0o022 != 0 {
-        let text = format!("{} is not a directory that only this user can write to", path.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    }
-    Ok(path)
+    let file = state_file(name)?;
+    // Never over that of a lab which another process has just built under the same name.
+    let written = File::create_new(&file).and_then(|mut new| new.write_all(state.as_bytes()));
+    written.map_err(context(file.display()))
 }
