@@ -7,15 +7,18 @@
 //! byte by byte.
 
 mod answers;
+mod args;
 mod compare;
 mod consumer;
 mod kernel;
-mod output;
+mod report;
 mod session;
 mod totals;
+mod writer;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ctwhy_core::hook::Engine;
@@ -28,13 +31,13 @@ use ctwhy_linux::rules::{Installed, MarkBits, RuleSet};
 use ctwhy_linux::signal::{SIGUSR1, Signals, wait_readable};
 use ctwhy_linux::sysctl;
 
-pub(crate) use compare::Difference;
-pub(crate) use consumer::Consumer;
-pub(crate) use session::{Left, Seen};
-pub(crate) use totals::{Lost, Totals};
+pub(crate) use args::{DEFAULT_LOG_GROUP, LiveArgs, Meeting};
+pub(crate) use report::{READY, SO_FAR};
 
-use consumer::Queue;
-use session::{Arrived, Copies, Session, take_answers};
+use consumer::{Consumer, Queue};
+use report::Reporter;
+use session::{Arrived, Copies, Seen, Session, take_answers};
+use totals::Totals;
 
 /// Receive buffers of events and copies, in bytes.
 const BUFFER: usize = 16 << 20;
@@ -43,44 +46,41 @@ const BATCH: usize = 256;
 /// After packets were missed the table is read again, but not more often than this.
 const BETWEEN_DUMPS: Duration = Duration::from_secs(1);
 
-/// What a run is to do.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// Number of the queue.
-    pub(crate) queue: u16,
-    /// Where the rules put the kernel's decision.
-    pub(crate) bits: MarkBits,
-    /// Group of the copies from behind NAT.
-    pub(crate) log_group: Option<u16>,
-    /// Put the rules in, and take them out at the end?
-    pub(crate) install_rules: bool,
-    /// Which crate receives the packets.
-    pub(crate) consumer: Consumer,
-    /// End after so many packets.
-    pub(crate) packets: Option<u64>,
-    /// End after this time.
-    pub(crate) time: Option<Duration>,
+/// Runs the command: 0 when the engine and the kernel agreed about every packet, 1 when they did not.
+///
+/// # Errors
+/// What is missing or in use, in one line.
+pub(crate) fn run(args: &LiveArgs) -> io::Result<ExitCode> {
+    let mut reporter = Reporter::new(args)?;
+    let totals = watch(&args.options(), &mut reporter)?;
+    reporter.end(&totals);
+    Ok(if totals.differed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Who is told.
-pub(crate) trait Report {
-    /// From now on packets are seen; `flows` are known from before.
-    fn ready(&mut self, options: &Options, flows: usize, copies: bool);
-    /// One packet, whose entry `engine` has.
-    fn packet(&mut self, seen: &Seen<'_>, engine: &Engine);
-    /// Something that the user should know.
-    fn note(&mut self, text: &str);
-    /// The totals so far.
-    fn totals(&mut self, totals: &Totals);
-    /// Has the reader gone?
-    fn is_closed(&self) -> bool;
+/// What a run is to do.
+#[derive(Clone, Debug)]
+struct Options {
+    /// Number of the queue.
+    queue: u16,
+    /// Where the rules put the kernel's decision.
+    bits: MarkBits,
+    /// Group of the copies from behind NAT.
+    log_group: Option<u16>,
+    /// Put the rules in, and take them out at the end?
+    install_rules: bool,
+    /// Which crate receives the packets.
+    consumer: Consumer,
+    /// End after so many packets.
+    packets: Option<u64>,
+    /// End after this time.
+    time: Option<Duration>,
 }
 
 /// Runs until a signal, or as long as the options say.
 ///
 /// # Errors
 /// What is missing or in use, in one line.
-pub(crate) fn run(options: &Options, report: &mut dyn Report) -> io::Result<Totals> {
+fn watch(options: &Options, report: &mut Reporter) -> io::Result<Totals> {
     if sysctl::read("net.netfilter.nf_conntrack_events")?.as_deref() == Some("0") {
         let text = "net.netfilter.nf_conntrack_events is 0, so the kernel does not tell of its entries; set it to 1";
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));
@@ -186,14 +186,14 @@ impl Live {
         Ok(entries.len())
     }
 
-    fn follow(&mut self, options: &Options, report: &mut dyn Report) -> io::Result<()> {
+    fn follow(&mut self, options: &Options, report: &mut Reporter) -> io::Result<()> {
         let end = options.time.map(|time| Instant::now() + time);
         loop {
             while let Some(signal) = self.signals.received() {
                 if signal != SIGUSR1 {
                     return Ok(());
                 }
-                report.totals(&self.totals);
+                report.so_far(&self.totals);
             }
             let remaining = end.map(|end| end.saturating_duration_since(Instant::now()));
             let most = options.packets.map_or(usize::MAX, |most| {
@@ -221,7 +221,7 @@ impl Live {
     }
 
     /// Whatever is there now, up to `most` packets; says how many there were.
-    fn round(&mut self, most: usize, report: &mut dyn Report) -> io::Result<usize> {
+    fn round(&mut self, most: usize, report: &mut Reporter) -> io::Result<usize> {
         let mut count = 0;
         while count < most {
             if self.waiting.len() == count {
@@ -263,7 +263,7 @@ impl Live {
     }
 
     /// When packets or events went past, the engine's table is not the kernel's any more.
-    fn catch_up(&mut self, report: &mut dyn Report) -> io::Result<()> {
+    fn catch_up(&mut self, report: &mut Reporter) -> io::Result<()> {
         let missed = self.queue.packets().missed();
         if missed > self.missed {
             self.missed = missed;
@@ -277,7 +277,7 @@ impl Live {
     }
 
     /// The verdict for one packet, and what came of it.
-    fn let_go(&mut self, queued: &Queued, arrived: Arrived, report: &mut dyn Report) -> io::Result<()> {
+    fn let_go(&mut self, queued: &Queued, arrived: Arrived, report: &mut Reporter) -> io::Result<()> {
         let mark = self.session.bits.clear(queued.mark);
         let mark = (mark != queued.mark).then_some(mark);
         let verdict = Verdict { decision: Decision::Accept, mark, payload: None };
@@ -337,4 +337,3 @@ impl Live {
         Ok(if lost { Copies::Unproven } else { self.copies })
     }
 }
-pub(crate) fn plain(verbose: bool) -> output::Plain { output::Plain { verbose } }

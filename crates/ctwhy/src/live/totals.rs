@@ -46,15 +46,9 @@ pub(crate) struct Lost {
     pub(crate) events: u64,
     /// How often copies from behind NAT were lost.
     pub(crate) copies: u64,
-    /// Lines that were not written because the output was too slow.
-    pub(crate) lines: u64,
 }
 
 impl Lost {
-    /// Was everything seen?
-    pub(crate) fn is_nothing(&self) -> bool {
-        *self == Lost::default()
-    }
 
     pub(super) fn count(&mut self, stats: &QueueStats, missed: u64) {
         (self.queue_dropped, self.user_dropped, self.missed) = (stats.queue_dropped, stats.user_dropped, missed);

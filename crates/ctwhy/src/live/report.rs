@@ -1,0 +1,110 @@
+//! A live run, told.
+
+use std::fmt::Write as _;
+use std::io;
+
+use ctwhy_core::hook::Engine;
+
+use super::args::LiveArgs;
+use super::session::{Left, Seen};
+use super::totals::Totals;
+use super::writer::Writer;
+use super::Options;
+
+/// How the message begins that packets are seen from now on.
+pub(crate) const READY: &str = "ctwhy live: ready";
+/// How the line of totals begins that SIGUSR1 asks for.
+pub(crate) const SO_FAR: &str = "ctwhy live: so far";
+
+/// Tells the user.
+pub(super) struct Reporter {
+    writer: Writer,
+    verbose: bool,
+}
+
+impl Reporter {
+    pub(super) fn new(args: &LiveArgs) -> io::Result<Reporter> {
+        Ok(Reporter { writer: Writer::start()?, verbose: args.verbose })
+    }
+
+    /// From now on packets are seen; `flows` are known from before.
+    pub(super) fn ready(&mut self, options: &Options, flows: usize, copies: bool) {
+        let copies = if copies { "" } else { "; no copies from behind NAT, so that only decisions are compared" };
+        let queue = options.queue;
+        self.writer.message(format!("{READY}: queue {queue}, {flows} flows known from before{copies}\n"));
+    }
+
+    /// One packet, whose entry `engine` has.
+    pub(super) fn packet(&mut self, seen: &Seen<'_>, _engine: &Engine) {
+        let mut text = format!("{}", seen.number);
+        let _ = writeln!(text, " {:?} {:?} {:?} {:?}", seen.ruling.ctinfo, seen.kernel, seen.left, seen.agrees());
+        if self.verbose {
+            for step in &seen.trace.steps {
+                let _ = writeln!(text, "      {step}");
+            }
+        }
+        self.writer.packet(text);
+    }
+
+    /// Something that the user should know.
+    pub(super) fn note(&mut self, text: &str) {
+        self.writer.message(format!("ctwhy live: {text}\n"));
+    }
+
+    /// One line of totals.
+    pub(super) fn so_far(&mut self, totals: &Totals) {
+        let Totals { packets, agreed, differed, .. } = totals;
+        self.writer.message(format!("{SO_FAR} {packets} packets, {agreed} agree, {differed} differ\n"));
+    }
+
+    /// Has the reader gone?
+    pub(super) fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
+    /// All totals.
+    pub(super) fn end(mut self, totals: &Totals) {
+        self.writer.last_message(summary(totals, self.writer.left_out()));
+    }
+}
+
+/// The totals as a block of lines.
+fn summary(totals: &Totals, left_out: u64) -> String {
+    let Totals { packets, compared_ctinfo, compared_bytes, agreed, differed, vanished, by_ctinfo, invalid, unseen, lost } =
+        totals;
+    let mut text = format!("\n{packets} packets\n");
+    let mut line = |count: u64, what: &str| {
+        let _ = writeln!(text, "{count:>8} {what}");
+    };
+    for (ctinfo, count) in by_ctinfo {
+        line(*count, ctinfo.name());
+    }
+    for (code, count) in invalid {
+        line(*count, &format!("  INVALID because of {code}"));
+    }
+    for (code, count) in unseen {
+        line(*count, &format!("without a decision of the engine: {code}"));
+    }
+    let _ = writeln!(text, "compared with the kernel");
+    let mut line = |count: u64, what: &str| {
+        let _ = writeln!(text, "{count:>8} {what}");
+    };
+    line(*compared_ctinfo, "decisions");
+    line(*compared_bytes, "packets byte by byte as they left");
+    line(*vanished, "packets that did not leave");
+    line(*agreed, "agree");
+    line(*differed, "DIFFER");
+    for (count, what) in [
+        (lost.queue_dropped, "packets met a full queue (queue_dropped)"),
+        (lost.user_dropped, "packets did not fit into the socket's buffer (user_dropped)"),
+        (lost.missed, "packets passed unseen"),
+        (lost.events, "times events of ctnetlink were lost"),
+        (lost.copies, "times copies from behind NAT were lost"),
+        (left_out, "packets were not printed: the output is too slow"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(text, "{count:>8} {what}");
+        }
+    }
+    text
+}

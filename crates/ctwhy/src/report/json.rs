@@ -1,0 +1,202 @@
+//! `--json`: one flat object per packet, JSON Lines.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use ctwhy_core::conn::Flow;
+use ctwhy_core::direction::Direction;
+use ctwhy_core::hook::{Engine, Hook, Verdict};
+use ctwhy_core::render::text::InNetwork;
+use ctwhy_core::trace::Step;
+use ctwhy_core::tuple::{Tuple, has_ports, proto};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::line::{Told, flow_of};
+use super::view::tcp_state;
+
+/// The version of the objects below. It changes when a field changes its meaning or goes away.
+const SCHEMA: u32 = 1;
+
+/// One packet.
+#[derive(Serialize)]
+pub(crate) struct PacketObject<'a> {
+    schema: u32,
+    packet: u64,
+    /// Seconds since the epoch, all digits of the capture.
+    time: Box<RawValue>,
+    iface: Option<&'a str>,
+    hook: &'static str,
+    ctinfo: Option<&'static str>,
+    verdict: &'static str,
+    /// Why it is INVALID, or why conntrack did not see it.
+    reason: Option<&'static str>,
+    /// The same in words.
+    explanation: Option<String>,
+    /// Why it was dropped.
+    drop: Option<&'static str>,
+    ct: Option<ConntrackObject>,
+    steps: Vec<StepObject>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<KernelObject>,
+}
+
+/// What a live run adds.
+#[derive(Serialize)]
+pub(crate) struct KernelObject {
+    /// The kernel's ctinfo.
+    pub(crate) kernel_ctinfo: Option<&'static str>,
+    /// Did everything that was compared agree? `null` when nothing could be compared.
+    pub(crate) agree: Option<bool>,
+    /// What differed, a sentence each.
+    pub(crate) differences: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct StepObject {
+    step: &'static str,
+    text: String,
+}
+
+/// An entry, its tuples as fields.
+#[derive(Serialize)]
+struct ConntrackObject {
+    id: Option<u32>,
+    orig_src: IpAddr,
+    orig_dst: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_dport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_icmp_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_icmp_id: Option<u16>,
+    reply_src: IpAddr,
+    reply_dst: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_dport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_icmp_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_icmp_id: Option<u16>,
+    proto: Protocol,
+    status: Vec<&'static str>,
+    tcp_state: Option<&'static str>,
+    timeout: Option<u32>,
+    zone: u16,
+    mark: u32,
+}
+
+/// A name, or the number of a protocol that has none here.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Protocol {
+    Name(&'static str),
+    Number(u8),
+}
+
+impl ConntrackObject {
+    fn new(id: Option<u32>, flow: &Flow, timeout: Option<u32>) -> ConntrackObject {
+        let original = flow.tuple(Direction::Original);
+        let reply = flow.tuple(Direction::Reply);
+        let port = |tuple: &Tuple, port: u16| has_ports(tuple.protonum).then_some(port);
+        let icmp = |tuple: &Tuple| tuple.is_icmp();
+        ConntrackObject {
+            id,
+            orig_src: original.src_ip(),
+            orig_dst: original.dst_ip(),
+            orig_sport: port(original, original.src_u),
+            orig_dport: port(original, original.dst_u),
+            orig_icmp_type: icmp(original).then(|| original.icmp_type()),
+            orig_icmp_code: icmp(original).then(|| original.icmp_code()),
+            orig_icmp_id: icmp(original).then_some(original.src_u),
+            reply_src: reply.src_ip(),
+            reply_dst: reply.dst_ip(),
+            reply_sport: port(reply, reply.src_u),
+            reply_dport: port(reply, reply.dst_u),
+            reply_icmp_type: icmp(reply).then(|| reply.icmp_type()),
+            reply_icmp_code: icmp(reply).then(|| reply.icmp_code()),
+            reply_icmp_id: icmp(reply).then_some(reply.src_u),
+            proto: match proto::name(original.protonum) {
+                "unknown" => Protocol::Number(original.protonum),
+                name => Protocol::Name(name),
+            },
+            status: flow.status.names().collect(),
+            tcp_state: tcp_state(&flow.protocol).map(|state| state.name()),
+            timeout,
+            zone: 0,
+            mark: flow.mark,
+        }
+    }
+}
+
+impl<'a> PacketObject<'a> {
+    /// The object of a packet that arrived at `time_ns` since the epoch.
+    ///
+    /// # Errors
+    /// None that can happen: the time is digits.
+    pub(crate) fn new(told: &'a Told<'a>, time_ns: u64, steps: &[Step]) -> io::Result<PacketObject<'a>> {
+        let time = format!("{}.{:09}", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
+        let ruling = told.decided.ruling();
+        let ct = ruling.and_then(|ruling| {
+            let (id, flow) = flow_of(ruling, told.engine)?;
+            let remaining = |entry: &ctwhy_core::conn::Confirmed| entry.remaining_secs(ctwhy_core::time::Time(time_ns));
+            let timeout = ruling.entry().and_then(|id| told.engine.conntrack.table.get(id)).map(remaining);
+            Some(ConntrackObject::new(id, &flow, timeout))
+        });
+        let explanation = match told.decided {
+            super::line::Decided::NotIp { text, .. } => Some(text.to_owned()),
+            super::line::Decided::Ruling(ruling) => match (&ruling.ctinfo, &ruling.reason) {
+                (Err(unseen), _) => Some(unseen.to_string()),
+                (Ok(_), reason) => reason.as_ref().map(ToString::to_string),
+            },
+        };
+        let drop = ruling.and_then(|ruling| match ruling.verdict {
+            Verdict::Drop(cause) => Some(cause.code()),
+            Verdict::Accept => None,
+        });
+        Ok(PacketObject {
+            schema: SCHEMA,
+            packet: told.number,
+            time: RawValue::from_string(time).map_err(io::Error::other)?,
+            iface: told.interface,
+            hook: ruling.map_or(Hook::PreRouting, |ruling| ruling.hook).name(),
+            ctinfo: told.decided.ctinfo().map(|ctinfo| ctinfo.name()),
+            verdict: verdict(told),
+            reason: told.decided.code(),
+            explanation,
+            drop,
+            ct,
+            steps: steps.iter().map(|step| step_object(step, told.engine)).collect(),
+            kernel: None,
+        })
+    }
+
+    /// Writes the line.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+}
+
+fn step_object(step: &Step, engine: &Engine) -> StepObject {
+    StepObject { step: step.name(), text: InNetwork { step, network: &engine.network }.to_string() }
+}
+
+/// `accept`, `drop`, or `none` for a packet that never came to a hook.
+fn verdict(told: &Told<'_>) -> &'static str {
+    match told.decided.ruling() {
+        Some(ruling) if ruling.ctinfo.is_ok() => match ruling.verdict {
+            Verdict::Accept => "accept",
+            Verdict::Drop(_) => "drop",
+        },
+        _ => "none",
+    }
+}
