@@ -1,4 +1,4 @@
-//! The tracker against decisions recorded from a kernel: `tcp_kernel_6.18.44.txt`, chosen from 1.3 million random
+//! The tracker against decisions recorded from a kernel: `tcp_kernel_6.18.44.txt`, chosen from 2.6 million random
 //! packets so that every cell, special rule, refusal, timeout and edge of the window occurs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test may panic: that is how it fails.
 

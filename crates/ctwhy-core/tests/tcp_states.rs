@@ -495,3 +495,33 @@ fn an_adopted_entry_refuses_nothing_that_it_cannot_know() {
     assert_eq!(flow.server(synack(SERVER, 0x4000_0000)), Accepted(60));
     assert_eq!((flow.client(ack(0x4000_0000, S1)), flow.state()), (Accepted(432_000), TcpState::Established));
 }
+
+/// The scale that ctnetlink showed counts for the first packet already.
+#[test]
+fn an_adopted_entry_scales_the_first_window() {
+    let tcp = Tcp::from_ctnetlink(TcpState::Established, [0x01; 2], [4, 0]);
+    let entry = Entry { tcp, status: Status::SEEN_REPLY, original_is_client: true, timeout: 9 };
+    let mut flow = Flow { entry: Some(entry), ..Flow::default() };
+    flow.client(ack(C1, S1).win(10));
+    assert!(flow.told(|s| matches!(s, TcpStep::SenderGuessed { td_maxwin: 160, .. })));
+}
+
+/// TCP-IGN-02 asks for a SYN of the other side, TCP-ASSURED for a state before.
+#[test]
+fn entries_from_user_space_get_no_special_favours() {
+    let adopted = |state| Flow {
+        entry: Some(Entry {
+            tcp: Tcp::from_ctnetlink(state, [0; 2], [0; 2]),
+            status: Status::SEEN_REPLY,
+            original_is_client: true,
+            timeout: 9,
+        }),
+        ..Flow::default()
+    };
+    let mut flow = adopted(TcpState::TimeWait);
+    assert_eq!(flow.server(syn(SERVER)), Ignored, "neither side has closed");
+    assert_eq!(flow.server(synack(SERVER, S1)), Ignored, "acknowledges its own SYN");
+    let mut flow = adopted(TcpState::None);
+    assert_eq!(flow.client(ack(C1, S1)), Accepted(432_000));
+    assert!(!flow.assured());
+}

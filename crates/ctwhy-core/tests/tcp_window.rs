@@ -4,6 +4,7 @@
 mod tcp_support;
 
 use ctwhy_core::direction::Direction;
+use ctwhy_core::status::Status;
 use ctwhy_core::track::tcp::trace::{Liberal, TimeoutCause};
 use ctwhy_core::track::tcp::window::WindowVerdict;
 use ctwhy_core::track::tcp::{TcpState, TcpStep, WindowCheck, side_flag};
@@ -150,6 +151,35 @@ fn bound_iv_grows_with_the_window() {
     };
     assert_eq!(at(S1 - 80_000), Accepted(432_000));
     assert_eq!(at(S1 - 80_001), Ignored);
+}
+
+/// Bound I: tolerance needs bound II as well, and a window to compare with.
+#[test]
+fn the_verdict_follows_from_the_operands_alone() {
+    let overshot = WindowCheck {
+        direction: Direction::Original,
+        seq: 3001,
+        end: 3001,
+        ack: 70_000,
+        sack: 70_000,
+        sender_end: 1000,
+        sender_maxend: 3000,
+        sender_maxwin: 500,
+        receiver_end: 70_000,
+        receiver_maxwin: 2000,
+    };
+    assert_eq!(overshot.verdict(), WindowVerdict::Overshot);
+    for other in [
+        WindowCheck { sender_end: 5002, ..overshot },
+        WindowCheck { receiver_maxwin: 0, ..overshot },
+        WindowCheck { receiver_maxwin: 1, ..overshot },
+        WindowCheck { sack: 70_001, ..overshot },
+        WindowCheck { sack: 3999, ..overshot },
+    ] {
+        assert_eq!(other.verdict(), WindowVerdict::SeqOver);
+    }
+    assert_eq!(WindowCheck { sender_end: 5001, ..overshot }.verdict(), WindowVerdict::Overshot);
+    assert_eq!(WindowCheck { sack: 4000, ..overshot }.verdict(), WindowVerdict::Overshot);
 }
 
 /// The order of the bounds: I, III, II, IV.
@@ -333,14 +363,20 @@ fn invalid_fins_and_rsts_of_both_sides_lower_the_timeout() {
     assert_eq!(second(1000, 300, rst(C1 - 1)), None, "an RST below what was acknowledged is not remembered");
 }
 
-/// TCP-WIN-LOWER concerns ASSURED entries only.
+/// TCP-WIN-LOWER concerns ASSURED entries only, whose timeout may change.
 #[test]
-fn the_timeout_of_an_entry_that_is_not_assured_is_not_lowered() {
+fn the_timeout_of_an_entry_not_assured_or_fixed_is_not_lowered() {
     let mut flow = Flow::default();
     flow.client(syn(CLIENT));
     flow.server(synack(SERVER, C1));
     flow.client(fin(C1 + 1_000_000, S1));
     assert!(!flow.told(|s| matches!(s, TcpStep::InvalidEndRemembered { .. })));
+
+    let mut flow = Flow::established();
+    flow.entry.as_mut().unwrap().status |= Status::FIXED_TIMEOUT;
+    flow.client(fin(C1 + 1_000_000, S1));
+    flow.server(fin(S1 + 1_000_000, C1));
+    assert_eq!(flow.lowered, None, "nor that of one whose timeout is fixed");
 }
 
 /// E.7: data that is not acknowledged.
@@ -366,6 +402,14 @@ fn repeated_acks_shorten_the_timeout() {
     assert_eq!(said, [long, long, short, short], "the ACK of the handshake was the first of them");
     assert_eq!(cause(&flow), TimeoutCause::Retransmissions { times: 4 });
     assert_eq!(flow.client(ack(C1, S1).win(999)), long);
+}
+
+/// E.7: the count of repetitions is a byte, so after 256 of them it is as if there were none.
+#[test]
+fn the_count_of_repeated_acks_wraps() {
+    let mut flow = Flow::established();
+    let said: Vec<_> = (1..=259).map(|_| flow.client(ack(C1, S1))).collect();
+    assert_eq!(said[254..], [300, 432_000, 432_000, 432_000, 300].map(Accepted));
 }
 
 /// E.7: the order of the first two rules.

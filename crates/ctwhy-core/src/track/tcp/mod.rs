@@ -111,6 +111,9 @@ pub struct Tcp {
     last_flags: u8,
 }
 
+// A table holds many of these.
+const _: () = assert!(size_of::<Tcp>() <= 64);
+
 impl Tcp {
     const NOTHING: Tcp = Tcp {
         sides: [Side { td_end: 0, td_maxend: 0, td_maxwin: 0, td_maxack: 0, td_scale: 0, flags: 0, unheard: false }; 2],
@@ -214,7 +217,7 @@ impl Tcp {
         self.last_index = index;
         self.last_dir = direction;
         self.set_state(new, sink);
-        if old != new && new == TcpState::FinWait {
+        if new == TcpState::FinWait {
             self.side_mut(direction).flags |= side_flag::CLOSE_INIT;
             tell(sink, || TcpStep::CloseInitiated { direction });
         }

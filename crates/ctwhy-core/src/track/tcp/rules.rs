@@ -137,16 +137,8 @@ impl Tcp {
         let (end, window, scale) = (self.last_end, u32::from(self.last_win).max(1), self.last_wscale);
         let flags = self.last_flags;
         let syn_direction = direction.opposite();
-        let syn_sender = self.side_mut(syn_direction);
-        *syn_sender = Side {
-            td_end: end,
-            td_maxend: end,
-            td_maxwin: window,
-            td_scale: scale,
-            flags,
-            td_maxack: syn_sender.td_maxack,
-            unheard: false,
-        };
+        *self.side_mut(syn_direction) =
+            Side { td_end: end, td_maxend: end, td_maxwin: window, td_scale: scale, flags, ..Side::default() };
         let answerer = self.side_mut(direction);
         *answerer = Side { flags: answerer.flags & side_flag::BE_LIBERAL, ..Side::default() };
         tell(sink, || TcpStep::Resync { syn_direction, end, window, scale });
