@@ -1,1 +1,16 @@
-//! ctwhy-conform
+//! One case, many devices under test.
+//!
+//! - [`record`] puts the packets of a case into a running kernel and writes down what it decided and emitted.
+//! - [`replay`] puts the same packets into the engine.
+//! - [`scenario`] is where cases come from: each is a few lines of code that compose its packets. [`traceroute`] makes
+//!   them from a real `traceroute` instead.
+//!
+//! What a kernel decided and what was decided again are compared by [`ctwhy_fixture::case::compare`].
+#![forbid(unsafe_code)]
+
+pub mod compose;
+pub mod record;
+pub mod replay;
+pub mod scenario;
+pub mod table;
+pub mod traceroute;

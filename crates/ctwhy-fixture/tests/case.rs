@@ -71,6 +71,7 @@ fn outcome() -> Outcome {
         generated: Some(vec![Generated {
             iface: "lan".to_owned(),
             ctinfo: Some(CtInfo::Related),
+            made: Some(bytes("4500....fe")),
             bytes: bytes("4500....ff"),
         }]),
     };
@@ -142,7 +143,7 @@ fn a_case_round_trips_to_the_same_files() {
     );
     assert_eq!(
         lines[2],
-        r#"{"kind":"packet","packet":2,"ctinfo":"RELATED_REPLY","hook":"prerouting","forwarded":[],"local":true,"generated":[{"iface":"lan","ctinfo":"RELATED","bytes":"4500....ff"}]}"#
+        r#"{"kind":"packet","packet":2,"ctinfo":"RELATED_REPLY","hook":"prerouting","forwarded":[],"local":true,"generated":[{"iface":"lan","ctinfo":"RELATED","made":"4500....fe","bytes":"4500....ff"}]}"#
     );
     assert_eq!(lines.len(), 4);
     for folder in [first, second] {

@@ -55,7 +55,11 @@ pub struct Generated {
     /// What conntrack decided about it on its way out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctinfo: Option<CtInfo>,
-    /// The packet from its IP header on.
+    /// The packet as the box made it, before NAT: what went into LOCAL_OUT. It is input, like the packets of the case,
+    /// and not compared; `None` when it was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Bytes>,
+    /// The packet as it left, from its IP header on.
     pub bytes: Bytes,
 }
 

@@ -1,0 +1,86 @@
+//! Makes the cases under `fixtures/` and records what the running kernel decides about them:
+//!
+//! ```text
+//! cargo run -p ctwhy-conform --example record_fixtures [NAME]...
+//! ```
+//!
+//! Without names all of them. A recording that the kernel still agrees with stays as it is, to the byte.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ctwhy_conform::record::{Recorded, record};
+use ctwhy_conform::scenario::{self, Family};
+use ctwhy_conform::traceroute::{self, Probe};
+use ctwhy_fixture::case::{Case, Tolerance, compare};
+use ctwhy_linux::netns;
+
+/// More than this between the case's time and the clock makes a timeout in the table look wrong.
+const MOST_LAG: Duration = Duration::from_millis(300);
+const ATTEMPTS: u32 = 5;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("record_fixtures: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    netns::isolate()?;
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    for (name, case) in scenario::all().into_iter().filter(|(name, _)| wanted(name)) {
+        keep(&fixtures.join(&name), case).map_err(|error| format!("{name}: {error}"))?;
+    }
+    for probe in Probe::ALL {
+        for family in Family::BOTH {
+            let name = format!("traceroute-{}-{}-masquerade", probe.name(), family.name());
+            if wanted(&name) {
+                let folder = fixtures.join(&name);
+                // What traceroute sends is different each time; what it has once sent is kept.
+                let packets = match Case::read(&folder) {
+                    Ok(case) => case.packets,
+                    Err(_) => traceroute::capture(probe, scenario::traceroute_server(family))?,
+                };
+                let case = scenario::of_traceroute(probe, family, packets);
+                keep(&folder, case).map_err(|error| format!("{name}: {error}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Records a case and writes it, unless all of it is there already.
+fn keep(folder: &PathBuf, mut case: Case) -> Result<(), Box<dyn std::error::Error>> {
+    let recording = calmly(&case)?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    if let Ok(there) = Case::read(folder)
+        && (&there.spec, &there.packets) == (&case.spec, &case.packets)
+        && let Some(before) = there.recordings.get(&recording.release)
+        && before.sysctls == recording.sysctls
+        && compare(&before.outcome, &recording.outcome, Tolerance { timeout: Some(1) }).is_empty()
+    {
+        println!("{name}: unchanged");
+        return Ok(());
+    }
+    println!("{name}: recorded");
+    case.recordings.insert(recording.release.clone(), recording);
+    Ok(case.write(folder)?)
+}
+
+/// Records again when the machine was too busy.
+fn calmly(case: &Case) -> Result<ctwhy_fixture::case::Recording, Box<dyn std::error::Error>> {
+    for _ in 0..ATTEMPTS {
+        let Recorded { recording, lag } = record(case)?;
+        if lag <= MOST_LAG {
+            return Ok(recording);
+        }
+    }
+    Err("this machine is too busy to keep the times of the case".into())
+}

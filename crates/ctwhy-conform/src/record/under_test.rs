@@ -1,0 +1,186 @@
+//! The box that a case describes, built in a lab, with the recorder at the far end of every cable.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::time::{Duration, Instant};
+
+use ctwhy_fixture::case::Case;
+use ctwhy_linux::ctnetlink::Events;
+use ctwhy_linux::lab::{End, Lab, Node, Topology};
+use ctwhy_linux::nflog::{LogEvent, Nflog};
+use ctwhy_linux::program;
+use ctwhy_linux::signal::wait_readable;
+use ctwhy_linux::wire::{Injector, Way, Wire};
+
+use super::observe::{self, Log, Observed, Sent};
+use super::{RecordError, event_line};
+
+/// The node under test.
+const BOX: &str = "box";
+/// The node that has the far ends.
+const FAR: &str = "far";
+/// Where markers go in and come out.
+pub(super) const BARRIER: &str = "ctwhy-barrier";
+/// The box's address on it, in a network of RFC 2544 that no case uses.
+const BARRIER_ADDRESS: &str = "198.18.255.249/29";
+/// How long a marker may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Receive buffers, in bytes.
+const BUFFER: usize = 8 << 20;
+
+/// What every box is set to: it routes both families, answers each packet with each error that it deserves, and says
+/// nothing of its own accord.
+const SETTINGS: [(&str, &str); 9] = [
+    ("net.ipv4.icmp_ratelimit", "0"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    ("net.ipv4.ip_forward", "1"),
+    ("net.ipv6.conf.all.forwarding", "1"),
+    ("net.ipv6.conf.default.forwarding", "1"),
+    ("net.ipv6.icmp.ratelimit", "0"),
+    ("net.ipv6.auto_flowlabels", "0"),
+    ("net.netfilter.nf_conntrack_events", "1"),
+];
+
+/// The box and all that is plugged into it.
+pub(super) struct UnderTest {
+    lab: Lab,
+    log: Nflog,
+    events: Events,
+    injectors: BTreeMap<String, Injector>,
+    wires: BTreeMap<String, Wire>,
+    barrier: (Injector, Wire),
+}
+
+impl UnderTest {
+    /// Builds the box.
+    pub(super) fn build(case: &Case) -> Result<UnderTest, RecordError> {
+        let lab = Lab::create(topology(case)).map_err(RecordError::kernel("building the box"))?;
+        let spec = &case.spec;
+        let interfaces: Vec<&str> = spec.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+        // Nobody answers for the neighbours, so nobody is asked.
+        let silent: String =
+            interfaces.iter().chain([&BARRIER]).map(|name| format!("link set {name} arp off\n")).collect();
+        let run = |program: &str, input: &str, arguments: &[&str]| -> io::Result<()> {
+            program::run(lab.command(BOX, program)?.args(arguments), input).map(drop)
+        };
+        run("ip", &silent, &["-batch", "-"]).map_err(RecordError::kernel("silencing the interfaces of the box"))?;
+        let (log, events) = lab
+            .in_node(BOX, || Ok::<_, io::Error>((Nflog::open(observe::GROUP, BUFFER)?, Events::open(BUFFER)?)))
+            .and_then(|opened| opened)
+            .map_err(RecordError::kernel("listening to the box"))?;
+        run("nft", &observe::ruleset(), &["-f", "-"]).map_err(RecordError::kernel("loading the observing rules"))?;
+
+        let open = |name: &str| -> Result<(Injector, Wire), RecordError> {
+            let both = lab.injector(BOX, name).and_then(|injector| Ok((injector, lab.wire(FAR, name)?)));
+            both.map_err(RecordError::kernel(format!("opening the far end of {name}")))
+        };
+        let mut injectors = BTreeMap::new();
+        let mut wires = BTreeMap::new();
+        for name in interfaces {
+            let (injector, wire) = open(name)?;
+            injectors.insert(name.to_owned(), injector);
+            wires.insert(name.to_owned(), wire);
+        }
+        let barrier = open(BARRIER)?;
+        Ok(UnderTest { lab, log, events, injectors, wires, barrier })
+    }
+
+    /// Puts an IP packet on the cable of an interface.
+    pub(super) fn inject(&self, interface: &str, packet: &[u8]) -> Result<(), RecordError> {
+        let doing = || format!("putting a packet on {interface}");
+        let injector = self.injectors.get(interface).ok_or_else(|| {
+            RecordError::kernel(doing())(io::Error::new(io::ErrorKind::NotFound, "the box has no such interface"))
+        })?;
+        injector.inject(packet).map_err(RecordError::kernel(doing()))
+    }
+
+    /// Sends a marker behind a packet and waits until it is back.
+    pub(super) fn settle(&self, number: u64) -> Result<(), RecordError> {
+        let (injector, wire) = &self.barrier;
+        injector.inject(&observe::marker(number)).map_err(RecordError::kernel("sending a marker"))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            while let Some(frame) = wire.recv().map_err(RecordError::kernel("waiting for a marker"))? {
+                if frame.way == Way::In && observe::marked(frame.payload()) == Some(number) {
+                    return Ok(());
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(RecordError::Stuck { packet: number });
+            }
+            wait_readable(&[std::os::fd::AsFd::as_fd(wire)], Some(left))
+                .map_err(RecordError::kernel("waiting for a marker"))?;
+        }
+    }
+
+    /// All that was seen since the last call.
+    pub(super) fn drain(&mut self) -> Result<Observed, RecordError> {
+        let mut log = Vec::new();
+        while let Some(event) = self.log.recv().map_err(RecordError::kernel("reading the log of the box"))? {
+            let LogEvent::Packet(logged) = event else { return Err(RecordError::Lost("logged packets")) };
+            log.push(Log::read(&logged)?);
+        }
+        let mut sent = Vec::new();
+        for (name, wire) in &self.wires {
+            while let Some(frame) = wire.recv().map_err(RecordError::kernel("taking packets off the wire"))? {
+                if frame.way == Way::In && matches!(frame.hw_protocol, 0x0800 | 0x86dd) {
+                    sent.push(Sent { interface: name.clone(), time: frame.time, bytes: frame.payload().to_vec() });
+                }
+            }
+        }
+        sent.sort_by_key(|sent| sent.time);
+        observe::sort_out(log, sent)
+    }
+
+    /// The events since the box was built.
+    pub(super) fn events(&mut self) -> Result<Vec<String>, RecordError> {
+        let mut lines = Vec::new();
+        while let Some(event) = self.events.recv().map_err(RecordError::kernel("reading the events of the box"))? {
+            lines.push(event_line(event)?);
+        }
+        Ok(lines)
+    }
+
+    /// Asks the kernel something inside the box.
+    pub(super) fn in_box<T: Send>(&self, ask: impl FnOnce() -> io::Result<T> + Send) -> Result<T, RecordError> {
+        let answer = self.lab.in_node(BOX, ask).and_then(|answer| answer);
+        answer.map_err(RecordError::kernel("asking the box"))
+    }
+}
+
+fn topology(case: &Case) -> Topology {
+    let spec = &case.spec;
+    let mut under_test =
+        Node::host(BOX).rules(spec.rules.as_deref().unwrap_or_default(), spec.rules6.as_deref().unwrap_or_default());
+    for (name, value) in SETTINGS {
+        under_test = under_test.sysctl(name, value);
+    }
+    for (name, value) in &spec.sysctls {
+        under_test = under_test.sysctl(name, value);
+    }
+    for route in &spec.routes {
+        let mut text = route.to.to_string();
+        if let Some(via) = route.via {
+            let _ = write!(text, " via {via}");
+        }
+        let _ = write!(text, " dev {}", route.dev);
+        under_test = under_test.route(&text);
+    }
+    let far =
+        Node::host(FAR).sysctl("net.ipv6.conf.all.disable_ipv6", "1").sysctl("net.ipv6.conf.default.disable_ipv6", "1");
+    let end = |node: &str, interface: &str, addresses| End {
+        node: node.to_owned(),
+        interface: interface.to_owned(),
+        addresses,
+    };
+    let mut topology = Topology::default().node(under_test).node(far);
+    for interface in &spec.interfaces {
+        let addresses = interface.addresses.iter().map(|own| (own.address(), own.length())).collect();
+        topology = topology.link(end(BOX, &interface.name, addresses), end(FAR, &interface.name, Vec::new()));
+    }
+    let address = End::new(BOX, BARRIER, &[BARRIER_ADDRESS]).unwrap_or_else(|_| end(BOX, BARRIER, Vec::new()));
+    topology.link(address, end(FAR, BARRIER, Vec::new()))
+}

@@ -1,0 +1,213 @@
+//! A case goes into the engine.
+//!
+//! The engine gets what a box under test gets: interfaces, addresses, routes, rules and sysctls of the case, and its
+//! packets at their times. Packets that the box makes itself are input, too, because the engine makes none: those of the
+//! recording go into LOCAL_OUT as the kernel made them, each behind the packet that caused it.
+
+use std::fmt;
+
+use ctwhy_core::checksum::Sum;
+use ctwhy_core::conntrack::Tracked;
+use ctwhy_core::hook::{Egress, Engine, Ruling};
+use ctwhy_core::nat::iptables::{self, Parsed};
+use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
+use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
+use ctwhy_core::sysctl::SysctlError;
+use ctwhy_core::time::Time;
+use ctwhy_core::tuple::{Addr, L3};
+use ctwhy_fixture::case::{Bytes, Case, Emitted, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec};
+use ctwhy_fixture::link::{Stripped, strip};
+
+use crate::table;
+
+/// Why a case cannot be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The rules are not understood.
+    Rules {
+        /// `rules` or `rules6`.
+        field: &'static str,
+        /// What is wrong, with its line.
+        problem: String,
+    },
+    /// A sysctl of conntrack that the engine does not know, or a value that it does not take.
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Behind the link layer is no IP packet.
+    NoPacket {
+        /// Number of the packet, from 1.
+        packet: u64,
+    },
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReplayError::Rules { field, problem } => write!(f, "`{field}` of the case: {problem}"),
+            ReplayError::Sysctl { name, value } => {
+                write!(f, "the engine does not know {name}={value}; leave it out of the case or teach the engine")
+            }
+            ReplayError::NoPacket { packet } => write!(f, "packet {packet} is no IP packet"),
+        }
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+/// Replays a case beside one of its recordings.
+///
+/// # Errors
+/// The case asks for what the engine has not; see [`ReplayError`].
+pub fn replay(case: &Case, recording: &Recording) -> Result<Outcome, ReplayError> {
+    let mut engine = engine(&case.spec)?;
+    let mut outcome = Outcome::default();
+    let mut now = Time(0);
+    for ((packet, recorded), number) in case.packets.iter().zip(&recording.outcome.packets).zip(1..) {
+        let Ok(Stripped::Ip(link)) = strip(packet.linktype, &packet.bytes) else {
+            return Err(ReplayError::NoPacket { packet: number });
+        };
+        let mut bytes = packet.bytes.get(link.ip_offset..).unwrap_or_default().to_vec();
+        now = Time(packet.time_ns);
+        let in_interface = interface_index(&engine, &packet.iface);
+        let length = bytes.len();
+        let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut ());
+        let generated = recorded.generated.iter().flatten();
+        let generated = generated.map(|made| generate(&mut engine, made, &ruling, now)).collect();
+        outcome.packets.push(PacketOutcome {
+            packet: number,
+            ctinfo: ctinfo(&ruling),
+            hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
+            forwarded: Some(emitted(&engine, &ruling, &bytes).into_iter().collect()),
+            local: Some(ruling.egress == Egress::Local),
+            generated: Some(generated),
+        });
+    }
+    outcome.table = Some(table::lines(&engine.conntrack.table, now));
+    Ok(outcome)
+}
+
+/// A box as the case describes it.
+///
+/// # Errors
+/// The case asks for what the engine has not; see [`ReplayError`].
+pub fn engine(spec: &Spec) -> Result<Engine, ReplayError> {
+    // No case leaves anything to chance, so the seed decides nothing.
+    let mut engine = Engine::new(0);
+    engine.network = network(spec);
+    engine.nat4 = rules("rules", spec.rules.as_deref(), L3::V4)?;
+    engine.nat6 = rules("rules6", spec.rules6.as_deref(), L3::V6)?;
+    for (name, value) in &spec.sysctls {
+        if !name.starts_with("net.netfilter.nf_conntrack_") {
+            continue;
+        }
+        engine
+            .conntrack
+            .sysctls
+            .set(name, value)
+            .map_err(|_: SysctlError| ReplayError::Sysctl { name: name.clone(), value: value.clone() })?;
+    }
+    Ok(engine)
+}
+
+/// The nat table. Another table might drop or mark packets, of which the engine knows nothing.
+fn rules(field: &'static str, text: Option<&str>, l3num: L3) -> Result<Option<Ruleset>, ReplayError> {
+    let fail = |problem| ReplayError::Rules { field, problem };
+    let Some(text) = text else { return Ok(None) };
+    let Parsed { nat, other_tables } = iptables::parse(text, l3num).map_err(|error| fail(error.to_string()))?;
+    match other_tables.first() {
+        Some(table) => Err(fail(format!("the engine has no table {table}, only nat"))),
+        None => Ok(nat),
+    }
+}
+
+fn network(spec: &Spec) -> Network {
+    let mut network = Network::default();
+    for interface in &spec.interfaces {
+        let addresses = interface.addresses.iter().map(|own| {
+            let (l3num, network) = prefix(*own);
+            InterfaceAddress { l3num, network }
+        });
+        network.interfaces.push(Interface { name: interface.name.clone(), addresses: addresses.collect() });
+    }
+    for route in &spec.routes {
+        let (l3num, to) = prefix(route.to);
+        let interface = network.interface_named(&route.dev);
+        network.routes.push(Route { l3num, to, interface });
+    }
+    network
+}
+
+fn prefix(prefix: Prefix) -> (L3, Prefixed) {
+    let address = prefix.address();
+    let l3num = if address.is_ipv4() { L3::V4 } else { L3::V6 };
+    (l3num, Prefixed { address: Addr::from(address), prefix: prefix.length() })
+}
+
+fn interface_index(engine: &Engine, name: &str) -> Option<u16> {
+    let at = engine.network.interfaces.iter().position(|interface| interface.name == name);
+    at.and_then(|at| u16::try_from(at).ok())
+}
+
+fn ctinfo(ruling: &Ruling) -> Option<ctwhy_fixture::case::CtInfo> {
+    ruling.ctinfo.ok().and_then(|ctinfo| ctinfo.name().parse().ok())
+}
+
+/// The packet as it left, where it did.
+fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
+    let Egress::Forwarded(Some(out)) = ruling.egress else { return None };
+    let iface = engine.network.interface(out)?.name.clone();
+    // Behind the packet may be what the link layer padded it with.
+    let length = ctwhy_core::packet::Packet::parse(bytes, bytes.len()).map_or(bytes.len(), |packet| packet.len);
+    Some(Emitted { iface, bytes: Bytes::from(bytes.get(..length).unwrap_or(bytes)) })
+}
+
+/// Sends what the box made in answer to a packet.
+///
+/// What the forwarding path complains about still carries its entry, and the answer gets it. What was delivered lost its
+/// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06).
+fn generate(engine: &mut Engine, recorded: &Generated, cause: &Ruling, now: Time) -> Generated {
+    let trigger = match (cause.egress, cause.ctinfo) {
+        (Egress::Local, _) | (_, Err(_)) => None,
+        (_, Ok(ctinfo)) => Some(Tracked { ctinfo, reason: cause.reason, attached: cause.attached }),
+    };
+    let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
+    let ruling = engine.send(&mut bytes, trigger.as_ref(), now, &mut ());
+    let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)
+        .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
+    Generated { iface, ctinfo: ctinfo(&ruling), made: recorded.made.clone(), bytes }
+}
+
+/// A packet with zeros where it is free, and with a header checksum that fits them.
+fn filled(bytes: &Bytes) -> Vec<u8> {
+    const CHECKSUM_AT: usize = 10;
+    let header_checksum_is_free = bytes.iter().nth(CHECKSUM_AT) == Some(None);
+    let mut bytes: Vec<u8> = bytes.iter().map(|byte| byte.unwrap_or(0)).collect();
+    let header = bytes.first().map_or(0, |byte| usize::from(byte & 0x0f) * 4);
+    if header_checksum_is_free && let Some(header) = bytes.get_mut(..header) {
+        let checksum = Sum::default().bytes(header).checksum();
+        if let Some(field) = header.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_with_free_bytes_becomes_a_right_one() {
+        let free: Bytes = "4500001c....00004001....0a000001c0000201".parse().unwrap();
+        let header = filled(&free);
+        assert_eq!(header[4..6], [0, 0]);
+        assert_eq!(Sum::default().bytes(&header).fold(), 0xffff);
+        let whole: Bytes = "4500001c123400004001ffff0a000001c0000201".parse().unwrap();
+        assert_eq!(Some(filled(&whole)), whole.to_vec());
+    }
+}

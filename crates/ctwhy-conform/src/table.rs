@@ -1,0 +1,64 @@
+//! The engine's table as `conntrack -L -o extended` prints it.
+
+use ctwhy_core::conn::{Confirmed, Counter, Protocol};
+use ctwhy_core::direction::Direction;
+use ctwhy_core::table::Table;
+use ctwhy_core::time::Time;
+use ctwhy_core::tuple::{self, has_ports};
+use ctwhy_linux::ctnetlink::{Counters, Entry, L4, PerDirection, TcpInfo, Tuple, format_extended};
+
+/// The entries that are alive at `now`, a line each, sorted.
+#[must_use]
+pub fn lines(table: &Table, now: Time) -> Vec<String> {
+    let alive = table.iter().filter(|(_, entry)| !entry.is_expired(now));
+    let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(entry, now))).collect();
+    lines.sort();
+    lines
+}
+
+/// An entry as ctnetlink would tell it.
+fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
+    let flow = &entry.flow;
+    let [original, reply] = flow.tuples;
+    let tcp = match &flow.protocol {
+        Protocol::Tcp(state) => Some(TcpInfo {
+            state: state.state() as u8,
+            wscale: PerDirection {
+                original: Some(state.scale(Direction::Original)),
+                reply: Some(state.scale(Direction::Reply)),
+            },
+            flags: PerDirection {
+                original: Some(state.flags(Direction::Original)),
+                reply: Some(state.flags(Direction::Reply)),
+            },
+        }),
+        Protocol::Udp { .. } | Protocol::Stateless => None,
+    };
+    let counters = flow.counters.map(|both| both.map(|Counter { packets, bytes }| Counters { packets, bytes }));
+    Entry {
+        orig: side(&original),
+        reply: side(&reply),
+        status: flow.status.0,
+        timeout: Some(entry.remaining_secs(now)),
+        mark: flow.mark,
+        id: Some(entry.id),
+        zone: 0,
+        use_count: Some(1),
+        tcp,
+        sctp: None,
+        counters: PerDirection { original: counters.map(|[o, _]| o), reply: counters.map(|[_, r]| r) },
+        master: None,
+        helper: None,
+    }
+}
+
+fn side(tuple: &tuple::Tuple) -> Tuple {
+    let l4 = if tuple.is_icmp() {
+        L4::Icmp { id: tuple.src_u, icmp_type: tuple.icmp_type(), code: tuple.icmp_code() }
+    } else if has_ports(tuple.protonum) {
+        L4::Ports { sport: tuple.src_u, dport: tuple.dst_u }
+    } else {
+        L4::Generic
+    };
+    Tuple { src: tuple.src_ip(), dst: tuple.dst_ip(), proto: tuple.protonum, l4, zone: None }
+}

@@ -1,0 +1,44 @@
+//! Every case under `fixtures/` through the engine: it decides and emits what each recorded kernel did.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test fails by panicking.
+
+use std::path::{Path, PathBuf};
+
+use ctwhy_conform::replay::replay;
+use ctwhy_fixture::case::{Case, Tolerance, compare};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+/// What the engine does otherwise than the kernels, a line each.
+fn differences(folder: &Path) -> Result<Vec<String>, String> {
+    let case = Case::read(folder).map_err(|error| error.to_string())?;
+    if case.recordings.is_empty() {
+        return Err("no kernel has decided about it".to_owned());
+    }
+    let mut lines = Vec::new();
+    for (release, recording) in &case.recordings {
+        let decided = replay(&case, recording).map_err(|error| error.to_string())?;
+        let differences = compare(&recording.outcome, &decided, Tolerance { timeout: Some(1) });
+        lines.extend(differences.iter().map(|difference| format!("{release}: {difference}")));
+    }
+    Ok(lines)
+}
+
+#[test]
+fn the_engine_decides_as_the_kernels_did() {
+    let mut failed = Vec::new();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|path| path.is_dir());
+    folders.sort();
+    assert!(!folders.is_empty(), "no cases under {}", fixtures().display());
+    for folder in &folders {
+        let name = folder.file_name().unwrap().to_string_lossy();
+        let lines = differences(folder).unwrap_or_else(|error| vec![error]);
+        println!("{} {name}", if lines.is_empty() { "agrees" } else { "DIFFERS" });
+        if !lines.is_empty() {
+            failed.push(format!("{name}:\n    {}", lines.join("\n    ")));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), folders.len(), failed.join("\n"));
+}
