@@ -42,9 +42,17 @@ const PROBES: [Probe; 6] = [
     Probe { title: "ICMP probes, IPv4", arguments: &["-I", "-n", "-q", "1", "-N", "1", "-w", "2", "192.0.2.80"] },
     Probe { title: "TCP probes, IPv4", arguments: &["-T", "-n", "-q", "1", "-N", "1", "-w", "2", "192.0.2.80"] },
     Probe { title: "UDP probes, IPv6", arguments: &["-6", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"] },
-    Probe { title: "ICMP probes, IPv6", arguments: &["-6", "-I", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"] },
-    Probe { title: "TCP probes, IPv6", arguments: &["-6", "-T", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"] },
+    Probe {
+        title: "ICMP probes, IPv6",
+        arguments: &["-6", "-I", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"],
+    },
+    Probe {
+        title: "TCP probes, IPv6",
+        arguments: &["-6", "-T", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"],
+    },
 ];
+/// How a line begins that belongs to the packet above it.
+const STEP_INDENT: &str = "      ";
 /// How long the watcher may take to say anything, under the worst load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -75,8 +83,7 @@ pub(super) fn traceroute(args: &RunArgs) -> io::Result<ExitCode> {
         stage.tell("\n")?;
     }
     watcher.signal(signal::SIGINT)?;
-    stage.shown.begin("");
-    watcher.lines_until_end(|line| stage.packet_line(line))?;
+    watcher.lines_until_end(|line| stage.tell(&format!("{line}\n")))?;
     let status = watcher.child.wait()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(2)))
 }
@@ -121,10 +128,11 @@ impl Shown {
     }
 
     fn is_wanted(&mut self, line: &str) -> bool {
-        if line.starts_with(' ') {
+        if line.starts_with(STEP_INDENT) {
             return self.in_error;
         }
-        self.in_error = line.contains("RELATED_REPLY") && line.contains("prerouting") && !self.families_done.contains(&self.family);
+        self.in_error =
+            line.contains("RELATED_REPLY") && line.contains("prerouting") && !self.families_done.contains(&self.family);
         if self.in_error {
             self.families_done.push(self.family);
         }

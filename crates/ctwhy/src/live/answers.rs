@@ -66,7 +66,8 @@ impl Answers {
 
     fn quoted(&mut self, error: &Packet<'_>, offset: usize, redirect: bool) -> Option<Tracked> {
         let quoted = Quoted::parse(error, offset).ok()?;
-        let is_it = |recent: &Recent| recent.vanished != redirect && same_packet(&recent.bytes, quoted.bytes, error.l3num);
+        let is_it =
+            |recent: &Recent| recent.vanished != redirect && same_packet(&recent.bytes, quoted.bytes, error.l3num);
         let at = self.recent.iter().rposition(is_it)?;
         let mut tracked = self.recent.get(at)?.tracked;
         // A redirect does not end its packet: others may answer it, too.
@@ -82,7 +83,9 @@ impl Answers {
         let reset = extract(answer.l3num, answer.src, answer.dst, proto::TCP, l4).ok()?.invert()?;
         let at = self.recent.iter().rposition(|recent| {
             recent.vanished
-                && tuple_of(&recent.bytes).is_some_and(|tuple| tuple.src == reset.src && tuple.src_u == reset.src_u && tuple.protonum == proto::TCP)
+                && tuple_of(&recent.bytes).is_some_and(|tuple| {
+                    tuple.src == reset.src && tuple.src_u == reset.src_u && tuple.protonum == proto::TCP
+                })
                 && translated_destination(&recent.tracked).is_none_or(|to| to == (reset.dst, reset.dst_u))
         })?;
         self.recent.remove(at).map(|recent| recent.tracked)

@@ -115,9 +115,9 @@ const TCP: [(&str, usize); 8] = [
     ("TCP checksum", 2),
     ("urgent pointer", 2),
 ];
-const UDP: [(&str, usize); 4] =
-    [("source port", 2), ("destination port", 2), ("UDP length", 2), ("UDP checksum", 2)];
-const ICMP: [(&str, usize); 5] = [("ICMP type", 1), ("ICMP code", 1), ("ICMP checksum", 2), ("ICMP id", 2), ("ICMP sequence", 2)];
+const UDP: [(&str, usize); 4] = [("source port", 2), ("destination port", 2), ("UDP length", 2), ("UDP checksum", 2)];
+const ICMP: [(&str, usize); 5] =
+    [("ICMP type", 1), ("ICMP code", 1), ("ICMP checksum", 2), ("ICMP id", 2), ("ICMP sequence", 2)];
 
 impl Fields {
     fn add(&mut self, fields: &[(&str, usize)], mut at: usize, prefix: &str, len: usize) {
@@ -206,7 +206,10 @@ mod tests {
         let mut longer = error();
         longer.extend([1, 2, 3]);
         let found = differences(&error(), &longer, false);
-        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["payload at byte 56: engine nothing, kernel 0x010203"]);
+        assert_eq!(
+            found.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["payload at byte 56: engine nothing, kernel 0x010203"]
+        );
         assert_eq!(differences(&error(), &changed(22), true), []);
         assert_eq!(differences(&error(), &changed(54), true).len(), 1);
     }

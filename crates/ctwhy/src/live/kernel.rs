@@ -132,10 +132,8 @@ pub(super) fn network() -> io::Result<Network> {
     for found in interfaces::addresses()? {
         let index = network.interface_named(&found.interface);
         let l3num = if found.ip.is_ipv4() { L3::V4 } else { L3::V6 };
-        let address = InterfaceAddress {
-            l3num,
-            network: Prefix { address: Addr::from(found.ip), prefix: found.prefix },
-        };
+        let address =
+            InterfaceAddress { l3num, network: Prefix { address: Addr::from(found.ip), prefix: found.prefix } };
         if let Some(interface) = network.interfaces.get_mut(usize::from(index)) {
             interface.addresses.push(address);
         }

@@ -11,6 +11,7 @@ mod args;
 mod compare;
 mod consumer;
 mod kernel;
+mod line;
 mod report;
 mod session;
 mod totals;
@@ -36,7 +37,7 @@ pub(crate) use report::{READY, SO_FAR};
 
 use consumer::{Consumer, Queue};
 use report::Reporter;
-use session::{Arrived, Copies, Seen, Session, take_answers};
+use session::{Arrived, Copies, Session, take_answers};
 use totals::Totals;
 
 /// Receive buffers of events and copies, in bytes.

@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::io;
 
-use ctwhy_core::hook::Engine;
+use ctwhy_core::hook::{Engine, Verdict};
+use ctwhy_core::render::text::InNetwork;
 
+use super::Options;
 use super::args::LiveArgs;
+use super::line::Line;
 use super::session::{Left, Seen};
 use super::totals::Totals;
 use super::writer::Writer;
-use super::Options;
 
 /// How the message begins that packets are seen from now on.
 pub(crate) const READY: &str = "ctwhy live: ready";
@@ -35,13 +37,21 @@ impl Reporter {
     }
 
     /// One packet, whose entry `engine` has.
-    pub(super) fn packet(&mut self, seen: &Seen<'_>, _engine: &Engine) {
-        let mut text = format!("{}", seen.number);
-        let _ = writeln!(text, " {:?} {:?} {:?} {:?}", seen.ruling.ctinfo, seen.kernel, seen.left, seen.agrees());
+    pub(super) fn packet(&mut self, seen: &Seen<'_>, engine: &Engine) {
+        let mut text = format!("{}\n", Line(seen));
         if self.verbose {
             for step in &seen.trace.steps {
-                let _ = writeln!(text, "      {step}");
+                let _ = writeln!(text, "      {}", InNetwork { step, network: &engine.network });
             }
+            if let Some(reason) = &seen.ruling.reason {
+                let _ = writeln!(text, "      INVALID: {reason}");
+            }
+            if let Verdict::Drop(cause) = &seen.ruling.verdict {
+                let _ = writeln!(text, "      dropped: {cause}");
+            }
+            kernel_side(seen, &mut text);
+        } else if seen.agrees() == Some(false) {
+            kernel_side(seen, &mut text);
         }
         self.writer.packet(text);
     }
@@ -68,10 +78,43 @@ impl Reporter {
     }
 }
 
+/// What the kernel did, beside what the engine said.
+fn kernel_side(seen: &Seen<'_>, text: &mut String) {
+    let decision = match (seen.kernel, seen.ctinfo_agrees()) {
+        (Some(kernel), Some(true)) => format!("{kernel}, as above"),
+        (Some(kernel), Some(false)) => format!("DIFFER, it decided {kernel}"),
+        (Some(kernel), None) => format!("{kernel}"),
+        (None, _) => "no rule wrote its decision into the mark".to_owned(),
+    };
+    let _ = writeln!(text, "      kernel: {decision}");
+    match &seen.left {
+        Left::Unwatched => {}
+        Left::Nowhere => text.push_str("      kernel: the packet did not leave\n"),
+        Left::AsExpected(bytes) => {
+            let _ = writeln!(text, "      kernel: it left as above, all {bytes} bytes compared");
+        }
+        Left::Differently(differences) => {
+            for difference in differences {
+                let _ = writeln!(text, "      kernel: DIFFER in what left: {difference}");
+            }
+        }
+    }
+}
+
 /// The totals as a block of lines.
 fn summary(totals: &Totals, left_out: u64) -> String {
-    let Totals { packets, compared_ctinfo, compared_bytes, agreed, differed, vanished, by_ctinfo, invalid, unseen, lost } =
-        totals;
+    let Totals {
+        packets,
+        compared_ctinfo,
+        compared_bytes,
+        agreed,
+        differed,
+        vanished,
+        by_ctinfo,
+        invalid,
+        unseen,
+        lost,
+    } = totals;
     let mut text = format!("\n{packets} packets\n");
     let mut line = |count: u64, what: &str| {
         let _ = writeln!(text, "{count:>8} {what}");

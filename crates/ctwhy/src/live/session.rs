@@ -218,7 +218,8 @@ impl Session {
             Ok(tracked) => {
                 let egress = self.egress((queued, hook, now), &tracked, learnt, &copies, watch);
                 let mut buffer = queued.payload.clone();
-                let ruling = self.engine.depart(&mut buffer, tracked, &Departure { hook, egress, learnt }, now, &mut trace);
+                let ruling =
+                    self.engine.depart(&mut buffer, tracked, &Departure { hook, egress, learnt }, now, &mut trace);
                 let vanished = egress == Egress::Nowhere;
                 self.answers.remember(&queued.payload, Tracked { attached: ruling.attached, ..tracked }, vanished);
                 let left = left(&buffer, &copies, watch, vanished, queued);
@@ -294,7 +295,9 @@ impl Session {
         }
         match self.destination(queued, tracked, learnt) {
             Destination::Local => Egress::Local,
-            _ if Packet::parse(&queued.payload, queued.original_len).is_ok_and(|packet| packet.ttl <= 1) => Egress::Nowhere,
+            _ if Packet::parse(&queued.payload, queued.original_len).is_ok_and(|packet| packet.ttl <= 1) => {
+                Egress::Nowhere
+            }
             _ => Egress::Forwarded(None),
         }
     }

@@ -49,7 +49,6 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-
     pub(super) fn count(&mut self, stats: &QueueStats, missed: u64) {
         (self.queue_dropped, self.user_dropped, self.missed) = (stats.queue_dropped, stats.user_dropped, missed);
     }
