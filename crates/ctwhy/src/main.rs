@@ -1,16 +1,19 @@
 //! The `ctwhy` command: arguments in, text out.
 
+mod explain;
+mod failure;
 #[cfg(target_os = "linux")]
 mod lab;
 #[cfg(target_os = "linux")]
 mod live;
+mod report;
 #[cfg(target_os = "linux")]
 mod rules;
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use failure::{Exit, Failure};
 
 /// Why did conntrack decide that about this packet?
 #[derive(Parser)]
@@ -22,6 +25,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Explain the packets of a capture
+    Explain(explain::ExplainArgs),
     /// Explain the packets of an NFQUEUE beside the kernel that decides about them
     #[cfg(target_os = "linux")]
     Live(live::LiveArgs),
@@ -36,20 +41,21 @@ enum Command {
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("ctwhy: {error}");
-            ExitCode::from(2)
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(Exit::Failed as u8)
         }
     }
 }
 
-fn run(command: &Command) -> io::Result<ExitCode> {
+fn run(command: &Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
         #[cfg(target_os = "linux")]
-        Command::Live(args) => live::run(args),
+        Command::Live(args) => Ok(live::run(args)?),
         #[cfg(target_os = "linux")]
-        Command::Rules(args) => rules::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Rules(args) => rules::run(args).map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         #[cfg(target_os = "linux")]
-        Command::Lab(args) => lab::run(args),
+        Command::Lab(args) => Ok(lab::run(args)?),
     }
 }

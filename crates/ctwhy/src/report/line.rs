@@ -10,6 +10,7 @@ use ctwhy_core::render::text::InNetwork;
 use ctwhy_core::trace::Step;
 
 use super::escape::Escaped;
+use super::Show;
 use super::style::{Palette, Styled};
 use super::view::{View, tcp_state, translation};
 
@@ -81,7 +82,7 @@ pub(crate) fn flow_of(ruling: &Ruling, engine: &Engine) -> Option<(Option<u32>, 
 impl Told<'_> {
     /// The line, without its end.
     pub(crate) fn line(&self, palette: Palette) -> impl Display {
-        fmt::from_fn(move |f: &mut Formatter<'_>| self.write_line(palette, f))
+        Show(move |f: &mut Formatter<'_>| self.write_line(palette, f))
     }
 
     fn write_line(&self, palette: Palette, f: &mut Formatter<'_>) -> fmt::Result {
@@ -135,7 +136,7 @@ impl Told<'_> {
 
     /// The steps, a line each, indented.
     pub(crate) fn steps(&self, steps: &[Step], palette: Palette) -> impl Display {
-        fmt::from_fn(move |f: &mut Formatter<'_>| {
+        Show(move |f: &mut Formatter<'_>| {
             for step in steps {
                 let words = InNetwork { step, network: &self.engine.network };
                 writeln!(f, "{:>9}{}", "", Styled(palette.faint(), Escaped(&words.to_string())))?;

@@ -6,3 +6,14 @@ pub(crate) mod line;
 pub(crate) mod style;
 pub(crate) mod summary;
 pub(crate) mod view;
+
+use std::fmt::{self, Display, Formatter};
+
+/// A closure that writes, as something that can be printed.
+pub(crate) struct Show<F>(pub(crate) F);
+
+impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> Display for Show<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        (self.0)(f)
+    }
+}

@@ -38,6 +38,11 @@ impl Palette {
         Palette { on }
     }
 
+    /// Is there colour?
+    pub(crate) fn is_on(self) -> bool {
+        self.on
+    }
+
     /// No colour.
     pub(crate) const PLAIN: Palette = Palette { on: false };
 

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use ctwhy_core::direction::CtInfo;
 
 use super::line::Decided;
+use super::Show;
 use super::style::{Palette, Styled};
 
 /// Packets by ctinfo, and the causes of those that were INVALID or not seen.
@@ -55,7 +56,7 @@ impl Summary {
 
     /// As text, several lines.
     pub(crate) fn show(&self, palette: Palette) -> impl Display {
-        fmt::from_fn(move |f: &mut Formatter<'_>| {
+        Show(move |f: &mut Formatter<'_>| {
             let total = format_args!("{}: ", Plural(self.packets, "packet")).to_string();
             write!(f, "{}", Styled(palette.heading(), total))?;
             let known = CtInfo::ALL.into_iter().filter_map(|ctinfo| Some((ctinfo, *self.by_ctinfo.get(&ctinfo)?)));
