@@ -10,6 +10,7 @@ use ctwhy_linux::lab::{Lab, Topology};
 use ctwhy_linux::{program, signal};
 
 use crate::live;
+use crate::report::style::{Palette, When};
 
 /// The lab, drawn.
 pub(super) const MAP: &str = "\
@@ -28,6 +29,9 @@ pub(crate) struct RunArgs {
     /// One JSON object per packet on standard output, the rest on standard error
     #[arg(long)]
     json: bool,
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    color: When,
 }
 
 /// A traceroute to run.
@@ -51,8 +55,6 @@ const PROBES: [Probe; 6] = [
         arguments: &["-6", "-T", "-n", "-q", "1", "-N", "1", "-w", "2", "2001:db8:2::80"],
     },
 ];
-/// How a line begins that belongs to the packet above it.
-const STEP_INDENT: &str = "      ";
 /// How long the watcher may take to say anything, under the worst load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -128,11 +130,13 @@ impl Shown {
     }
 
     fn is_wanted(&mut self, line: &str) -> bool {
-        if line.starts_with(STEP_INDENT) {
+        if line.starts_with(live::STEP_INDENT) {
             return self.in_error;
         }
-        self.in_error =
-            line.contains("RELATED_REPLY") && line.contains("prerouting") && !self.families_done.contains(&self.family);
+        // An error of the NAT's own carries the entry of its packet; for one from elsewhere the flow has to be found.
+        self.in_error = line.contains("RELATED_REPLY")
+            && !line.contains(live::FROM_THIS_HOST)
+            && !self.families_done.contains(&self.family);
         if self.in_error {
             self.families_done.push(self.family);
         }
@@ -151,7 +155,9 @@ impl Watcher {
         let own = std::env::current_exe()?;
         let own = own.to_str().ok_or_else(|| io::Error::other("the path of this program is not text"))?;
         let mut command: Command = lab.command("nat", own)?;
-        command.args(["live", "--install-rules", "--verbose"]);
+        // It writes into a pipe, but what it writes ends up on our output.
+        let color = if Palette::stdout(args.color).is_on() { "always" } else { "never" };
+        command.args(["live", "--install-rules", "--verbose", "--color", color]);
         if args.json {
             command.arg("--json");
         }

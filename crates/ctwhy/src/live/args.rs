@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use ctwhy_linux::rules::MarkBits;
 
 use super::{Consumer, Options};
+use crate::report::style::When;
 
 /// A group that nobody else is likely to use.
 pub(crate) const DEFAULT_LOG_GROUP: u16 = 28;
@@ -68,6 +69,9 @@ pub(crate) struct LiveArgs {
     /// One JSON object per packet on standard output
     #[arg(long)]
     pub(crate) json: bool,
+    /// When to use colour
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: When,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -11,7 +11,6 @@ mod args;
 mod compare;
 mod consumer;
 mod kernel;
-mod line;
 mod report;
 mod session;
 mod totals;
@@ -33,7 +32,7 @@ use ctwhy_linux::signal::{SIGUSR1, Signals, wait_readable};
 use ctwhy_linux::sysctl;
 
 pub(crate) use args::{DEFAULT_LOG_GROUP, LiveArgs, Meeting};
-pub(crate) use report::{READY, SO_FAR};
+pub(crate) use report::{FROM_THIS_HOST, READY, SO_FAR, STEP_INDENT};
 
 use consumer::{Consumer, Queue};
 use report::Reporter;
@@ -90,7 +89,7 @@ fn watch(options: &Options, report: &mut Reporter) -> io::Result<Totals> {
     let flows = live.read_table()?;
     live.session.engine.conntrack.sysctls = kernel::sysctls()?;
     live.session.engine.network = kernel::network()?;
-    report.ready(options, flows, live.copies != Copies::None);
+    report.ready(options, flows, live.copies != Copies::None, live.clock.now());
     live.follow(options, report)?;
     let Live { rules, mut totals, mut queue, .. } = live;
     if let Some(rules) = rules {
@@ -272,7 +271,7 @@ impl Live {
         }
         if self.out_of_step && self.last_dump.elapsed() >= BETWEEN_DUMPS {
             let flows = self.read_table()?;
-            report.note(&format!("packets or events went past; the table was read again, {flows} flows"));
+            report.note(format_args!("packets or events went past; the table was read again, {flows} flows"));
         }
         Ok(())
     }
@@ -290,13 +289,13 @@ impl Live {
         self.born.clear();
         self.left.clear();
         self.totals.count(&seen);
-        report.packet(&seen, &self.session.engine);
+        report.packet(&seen, &self.session.engine)?;
         for (answer, left) in answers {
             let now = self.clock.now();
             if let Some((queued, arrived)) = self.session.arrive_logged(answer, now) {
                 let seen = self.session.depart(&queued, arrived, &[], &left, watch);
                 self.totals.count(&seen);
-                report.packet(&seen, &self.session.engine);
+                report.packet(&seen, &self.session.engine)?;
             }
         }
         Ok(())

@@ -1,63 +1,102 @@
-//! A live run, told.
+//! A live run, told: what `explain` tells, and the kernel's side of it.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io;
 
-use ctwhy_core::hook::{Engine, Verdict};
-use ctwhy_core::render::text::InNetwork;
+use ctwhy_core::hook::{Engine, Hook, Verdict};
+use ctwhy_core::time::Time;
 
 use super::Options;
 use super::args::LiveArgs;
-use super::line::Line;
 use super::session::{Left, Seen};
 use super::totals::Totals;
 use super::writer::Writer;
+use crate::report::json::{KernelObject, PacketObject};
+use crate::report::line::{Decided, Told};
+use crate::report::style::{Palette, Styled};
+use crate::report::summary::Plural;
 
 /// How the message begins that packets are seen from now on.
 pub(crate) const READY: &str = "ctwhy live: ready";
 /// How the line of totals begins that SIGUSR1 asks for.
 pub(crate) const SO_FAR: &str = "ctwhy live: so far";
+/// How a line begins that belongs to the packet above it.
+pub(crate) const STEP_INDENT: &str = "         ";
+
+/// What is said of a packet that this host made.
+pub(crate) const FROM_THIS_HOST: &str = "; from this host";
 
 /// Tells the user.
 pub(super) struct Reporter {
     writer: Writer,
+    palette: Palette,
     verbose: bool,
+    json: bool,
+    start: Time,
 }
 
 impl Reporter {
     pub(super) fn new(args: &LiveArgs) -> io::Result<Reporter> {
-        Ok(Reporter { writer: Writer::start()?, verbose: args.verbose })
+        let palette = Palette::stdout(args.color);
+        let writer = Writer::start()?;
+        Ok(Reporter { writer, palette, verbose: args.verbose, json: args.json, start: Time::default() })
     }
 
     /// From now on packets are seen; `flows` are known from before.
-    pub(super) fn ready(&mut self, options: &Options, flows: usize, copies: bool) {
+    pub(super) fn ready(&mut self, options: &Options, flows: usize, copies: bool, now: Time) {
+        self.start = now;
         let copies = if copies { "" } else { "; no copies from behind NAT, so that only decisions are compared" };
-        let queue = options.queue;
-        self.writer.message(format!("{READY}: queue {queue}, {flows} flows known from before{copies}\n"));
+        let (queue, flows) = (options.queue, Plural(flows as u64, "flow"));
+        self.writer.message(format!("{READY}: queue {queue}, {flows} known from before{copies}\n"));
     }
 
     /// One packet, whose entry `engine` has.
-    pub(super) fn packet(&mut self, seen: &Seen<'_>, engine: &Engine) {
-        let mut text = format!("{}\n", Line(seen));
-        if self.verbose {
-            for step in &seen.trace.steps {
-                let _ = writeln!(text, "      {}", InNetwork { step, network: &engine.network });
-            }
-            if let Some(reason) = &seen.ruling.reason {
-                let _ = writeln!(text, "      INVALID: {reason}");
-            }
-            if let Verdict::Drop(cause) = &seen.ruling.verdict {
-                let _ = writeln!(text, "      dropped: {cause}");
-            }
-            kernel_side(seen, &mut text);
-        } else if seen.agrees() == Some(false) {
-            kernel_side(seen, &mut text);
-        }
+    pub(super) fn packet(&mut self, seen: &Seen<'_>, engine: &Engine) -> io::Result<()> {
+        let decided = Decided::Ruling(&seen.ruling);
+        let told = Told {
+            number: seen.number,
+            since_start: seen.time.since(self.start),
+            interface: seen.interface.as_deref(),
+            before: (seen.bytes, seen.len),
+            after: (!seen.after.is_empty()).then_some(&seen.after[..]),
+            decided,
+            engine,
+        };
+        let text = if self.json { object(seen, &told)? } else { self.lines(seen, &told) };
         self.writer.packet(text);
+        Ok(())
+    }
+
+    fn lines(&self, seen: &Seen<'_>, told: &Told<'_>) -> String {
+        let palette = self.palette;
+        let (style, word) = match seen.agrees() {
+            Some(true) => (palette.good(), "agree "),
+            Some(false) => (palette.bad(), "DIFFER"),
+            None => (palette.faint(), "      "),
+        };
+        let mut text = format!("{} {}", Styled(style, word), told.line(palette));
+        if seen.ruling.hook == Hook::LocalOut {
+            text.push_str(FROM_THIS_HOST);
+        }
+        if seen.left == Left::Nowhere && seen.ruling.verdict == Verdict::Accept {
+            text.push_str("; dropped on the way");
+        }
+        text.push('\n');
+        // Writing into a string does not fail.
+        if self.verbose {
+            let _ = write!(text, "{}", told.steps(&seen.trace.steps, palette));
+        }
+        if self.verbose || seen.agrees() == Some(false) {
+            for (agrees, line) in kernel_side(seen) {
+                let style = if agrees { palette.faint() } else { palette.bad() };
+                let _ = writeln!(text, "{STEP_INDENT}{}", Styled(style, line));
+            }
+        }
+        text
     }
 
     /// Something that the user should know.
-    pub(super) fn note(&mut self, text: &str) {
+    pub(super) fn note(&mut self, text: impl Display) {
         self.writer.message(format!("ctwhy live: {text}\n"));
     }
 
@@ -74,79 +113,65 @@ impl Reporter {
 
     /// All totals.
     pub(super) fn end(mut self, totals: &Totals) {
-        self.writer.last_message(summary(totals, self.writer.left_out()));
+        let palette = if self.json { Palette::PLAIN } else { self.palette };
+        let text = summary(totals, self.writer.left_out(), palette);
+        self.writer.last_message(text, self.json);
     }
 }
 
-/// What the kernel did, beside what the engine said.
-fn kernel_side(seen: &Seen<'_>, text: &mut String) {
-    let decision = match (seen.kernel, seen.ctinfo_agrees()) {
-        (Some(kernel), Some(true)) => format!("{kernel}, as above"),
-        (Some(kernel), Some(false)) => format!("DIFFER, it decided {kernel}"),
-        (Some(kernel), None) => format!("{kernel}"),
-        (None, _) => "no rule wrote its decision into the mark".to_owned(),
-    };
-    let _ = writeln!(text, "      kernel: {decision}");
+fn object(seen: &Seen<'_>, told: &Told<'_>) -> io::Result<String> {
+    let mut object = PacketObject::new(told, seen.time.0, &seen.trace.steps)?;
+    let differing = kernel_side(seen).into_iter().filter(|(agrees, _)| !agrees);
+    object.kernel = Some(KernelObject {
+        kernel_ctinfo: seen.kernel.map(|ctinfo| ctinfo.name()),
+        agree: seen.agrees(),
+        differences: differing.map(|(_, line)| line).collect(),
+    });
+    let mut line = Vec::new();
+    object.write(&mut line)?;
+    String::from_utf8(line).map_err(io::Error::other)
+}
+
+/// What the kernel did, beside what the engine said: whether it agrees, and in words.
+fn kernel_side(seen: &Seen<'_>) -> Vec<(bool, String)> {
+    let mut lines = Vec::new();
+    lines.push(match (seen.kernel, seen.ctinfo_agrees()) {
+        (Some(kernel), Some(false)) => (false, format!("the kernel DIFFERS: it decided {kernel}")),
+        (Some(kernel), _) => (true, format!("the kernel decided {kernel}")),
+        (None, _) => (true, "no rule wrote the kernel's decision into the mark".to_owned()),
+    });
     match &seen.left {
         Left::Unwatched => {}
-        Left::Nowhere => text.push_str("      kernel: the packet did not leave\n"),
-        Left::AsExpected(bytes) => {
-            let _ = writeln!(text, "      kernel: it left as above, all {bytes} bytes compared");
-        }
+        Left::Nowhere => lines.push((true, "the kernel did not let it leave".to_owned())),
+        Left::AsExpected(bytes) => lines.push((true, format!("the kernel sent the same {bytes} bytes"))),
         Left::Differently(differences) => {
-            for difference in differences {
-                let _ = writeln!(text, "      kernel: DIFFER in what left: {difference}");
-            }
+            lines.extend(differences.iter().map(|found| (false, format!("the kernel's bytes DIFFER: {found}"))));
         }
     }
+    lines
 }
 
 /// The totals as a block of lines.
-fn summary(totals: &Totals, left_out: u64) -> String {
-    let Totals {
-        packets,
-        compared_ctinfo,
-        compared_bytes,
-        agreed,
-        differed,
-        vanished,
-        by_ctinfo,
-        invalid,
-        unseen,
-        lost,
-    } = totals;
-    let mut text = format!("\n{packets} packets\n");
-    let mut line = |count: u64, what: &str| {
-        let _ = writeln!(text, "{count:>8} {what}");
-    };
-    for (ctinfo, count) in by_ctinfo {
-        line(*count, ctinfo.name());
-    }
-    for (code, count) in invalid {
-        line(*count, &format!("  INVALID because of {code}"));
-    }
-    for (code, count) in unseen {
-        line(*count, &format!("without a decision of the engine: {code}"));
-    }
-    let _ = writeln!(text, "compared with the kernel");
-    let mut line = |count: u64, what: &str| {
-        let _ = writeln!(text, "{count:>8} {what}");
-    };
-    line(*compared_ctinfo, "decisions");
-    line(*compared_bytes, "packets byte by byte as they left");
-    line(*vanished, "packets that did not leave");
-    line(*agreed, "agree");
-    line(*differed, "DIFFER");
+fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
+    let Totals { packets: _, compared_ctinfo, compared_bytes, agreed, differed, vanished, summary, lost } = totals;
+    let style = if *differed == 0 { palette.good() } else { palette.bad() };
+    let verdict = Styled(style, format!("{agreed} agree, {differed} differ")).to_string();
+    let mut text = format!(
+        "\n{}compared with the kernel: {verdict} ({}, {} byte by byte as they left, {vanished} did not leave)\n",
+        summary.show(palette),
+        Plural(*compared_ctinfo, "decision"),
+        Plural(*compared_bytes, "packet"),
+    );
     for (count, what) in [
         (lost.queue_dropped, "packets met a full queue (queue_dropped)"),
-        (lost.user_dropped, "packets did not fit into the socket's buffer (user_dropped)"),
+        (lost.user_dropped, "packets did not fit into the buffer of the socket (user_dropped)"),
         (lost.missed, "packets passed unseen"),
         (lost.events, "times events of ctnetlink were lost"),
         (lost.copies, "times copies from behind NAT were lost"),
-        (left_out, "packets were not printed: the output is too slow"),
+        (left_out, "packets were not printed because the output was too slow"),
     ] {
         if count > 0 {
-            let _ = writeln!(text, "{count:>8} {what}");
+            let _ = writeln!(text, "lost: {count} {what}");
         }
     }
     text

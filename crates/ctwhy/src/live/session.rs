@@ -48,6 +48,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) bytes: &'a [u8],
     /// How long it was then; more than `bytes` when it was not handed over whole.
     pub(crate) len: usize,
+    /// As it left, as the engine says; empty when the engine has no say about it.
+    pub(crate) after: Vec<u8>,
     /// The engine's decision.
     pub(crate) ruling: Ruling,
     /// How the engine came to it.
@@ -214,7 +216,7 @@ impl Session {
         let Arrived { hook, now, kernel, outcome, mut trace } = arrived;
         let learnt = self.take_births(outcome.ok().as_ref(), born, now);
         let copies: Vec<&Logged> = copies.iter().filter(|copy| may_be_copy(copy, queued, hook)).collect();
-        let (ruling, left) = match outcome {
+        let (ruling, left, after) = match outcome {
             Ok(tracked) => {
                 let egress = self.egress((queued, hook, now), &tracked, learnt, &copies, watch);
                 let mut buffer = queued.payload.clone();
@@ -223,7 +225,7 @@ impl Session {
                 let vanished = egress == Egress::Nowhere;
                 self.answers.remember(&queued.payload, Tracked { attached: ruling.attached, ..tracked }, vanished);
                 let left = left(&buffer, &copies, watch, vanished, queued);
-                (ruling, left)
+                (ruling, left, buffer)
             }
             Err(unseen) => {
                 let egress = if copies.is_empty() { Egress::Nowhere } else { Egress::Forwarded(None) };
@@ -235,7 +237,7 @@ impl Session {
                     egress,
                     attached: Attached::None,
                 };
-                (ruling, Left::Unwatched)
+                (ruling, Left::Unwatched, Vec::new())
             }
         };
         self.number += 1;
@@ -243,7 +245,7 @@ impl Session {
         let number = self.number;
         let interface = index.and_then(|index| self.name(index));
         let (bytes, len) = (queued.payload.as_slice(), queued.original_len);
-        Seen { number, time: now, interface, bytes, len, ruling, trace, kernel, left }
+        Seen { number, time: now, interface, bytes, len, after, ruling, trace, kernel, left }
     }
 
     /// Finds the birth of the packet's own flow among the births of a moment; the others are entries like those of a dump.

@@ -1,10 +1,9 @@
 //! What a run amounts to.
 
-use std::collections::BTreeMap;
-
-use ctwhy_core::direction::CtInfo;
-use ctwhy_core::hook::Unseen;
 use ctwhy_linux::queue::QueueStats;
+
+use crate::report::line::Decided;
+use crate::report::summary::Summary;
 
 use super::session::{Left, Seen};
 
@@ -23,12 +22,8 @@ pub(crate) struct Totals {
     pub(crate) differed: u64,
     /// Packets that were seen not to leave.
     pub(crate) vanished: u64,
-    /// By the engine's decision.
-    pub(crate) by_ctinfo: BTreeMap<CtInfo, u64>,
-    /// INVALID by the stable code of the cause.
-    pub(crate) invalid: BTreeMap<&'static str, u64>,
-    /// Packets that conntrack, or the engine, has no say about.
-    pub(crate) unseen: BTreeMap<&'static str, u64>,
+    /// The engine's decisions.
+    pub(crate) summary: Summary,
     /// What went past.
     pub(crate) lost: Lost,
 }
@@ -65,12 +60,6 @@ impl Totals {
             None => {}
         }
         self.vanished += u64::from(seen.left == Left::Nowhere);
-        match seen.ruling.ctinfo {
-            Ok(ctinfo) => *self.by_ctinfo.entry(ctinfo).or_default() += 1,
-            Err(unseen) => *self.unseen.entry(Unseen::code(&unseen)).or_default() += 1,
-        }
-        if let Some(reason) = seen.ruling.reason {
-            *self.invalid.entry(reason.code()).or_default() += 1;
-        }
+        self.summary.count(&Decided::Ruling(&seen.ruling));
     }
 }

@@ -55,10 +55,10 @@ impl Writer {
     }
 
     /// The last message, however long that takes: nobody waits for us any more.
-    pub(super) fn last_message(&mut self, text: String) {
+    pub(super) fn last_message(&mut self, text: String, to_stderr: bool) {
         if let Some(sender) = &self.sender {
             // The thread is gone when nobody reads.
-            let _ = sender.send(Piece::Stderr(text));
+            let _ = sender.send(if to_stderr { Piece::Stderr(text) } else { Piece::Stdout(text) });
         }
     }
 
