@@ -131,7 +131,7 @@ fn output_matches(shown: &[String], printed: &[String]) -> bool {
 /// - a number with a fraction (times, round trips) by `#.#`, its unit stays;
 /// - a hexadecimal number by `0x#`;
 /// - an integer of 32768 or more (ephemeral ports, sequence numbers, handles) by `#`;
-/// - any integer behind `id` or `timeout` by `#`;
+/// - any integer behind `id`, `timeout` or a `#` by `#`;
 /// - a link-local address by `fe80::#`;
 /// - a run of blanks by one, since columns move with the width of their numbers.
 ///
@@ -182,7 +182,11 @@ fn mask_number(number: &str, before: &str) -> String {
             let key = before.trim_end_matches([' ', '=', ':', '"']);
             let word = key.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
             let varies = digits.parse::<u64>().map_or(true, |value| value >= 32768);
-            if varies || word == "id" || word == "timeout" { format!("#{unit}") } else { number.to_owned() }
+            if varies || word == "id" || word == "timeout" || before.ends_with('#') {
+                format!("#{unit}")
+            } else {
+                number.to_owned()
+            }
         }
         2 => format!("#.#{unit}"),
         _ => number.to_owned(),
@@ -347,6 +351,7 @@ fn masks_hide_numbers_that_vary_and_keep_the_rest() {
     assert!(same("echo id 17 seq 1", "echo id 4711 seq 1"));
     assert!(!same("echo id 17 seq 1", "echo id 17 seq 2"));
     assert!(same("\"id\":12,\"timeout\":29", "\"id\":7,\"timeout\":30"));
+    assert!(same("entry #17", "entry #2928668980"));
     assert!(same("checksum 0x1f2e right", "checksum 0xab right"));
     assert!(same("fe80::a8bb:ccff:fe00:1 udp", "fe80::1 udp"));
     assert!(!same("2001:db8::1 ttl 63", "2001:db8::1 ttl 62"));
