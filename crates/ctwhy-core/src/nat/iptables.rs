@@ -256,7 +256,8 @@ impl RuleParser {
                         return Err(alloc::format!("'{option}' stands twice; one range is supported"));
                     }
                     addressed = true;
-                    (range.addresses, range.ports) = self.address_range(value()?)?;
+                    let Range { addresses, ports, .. } = self.address_range(value()?)?;
+                    range = Range { addresses, ports, ..range };
                 }
                 "--random" | "--random-fully" if translates => range.random = true,
                 "--persistent" if address_option.is_some() => range.persistent = true,
@@ -307,7 +308,7 @@ impl RuleParser {
     }
 
     /// `192.0.2.1`, `192.0.2.1-192.0.2.9:1024-2047`, `:8080`, `[2001:db8::1]:80`.
-    fn address_range(&self, text: &str) -> Result<(Option<(Addr, Addr)>, Option<(u16, u16)>), String> {
+    fn address_range(&self, text: &str) -> Result<Range, String> {
         let (addresses, to_ports) = match self.l3num {
             L3::V6 => match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
                 Some((addresses, "")) => (addresses, None),
@@ -324,7 +325,7 @@ impl RuleParser {
         };
         let to_ports = to_ports.map(|text| ports(text, '-')).transpose()?;
         if addresses.is_empty() {
-            return Ok((None, to_ports));
+            return Ok(Range { ports: to_ports, ..Range::default() });
         }
         let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
         let (first, last) =
@@ -332,7 +333,7 @@ impl RuleParser {
         if first > last {
             return Err(alloc::format!("'{addresses}' ends before it begins"));
         }
-        Ok((Some((first, last)), to_ports))
+        Ok(Range { addresses: Some((first, last)), ports: to_ports, ..Range::default() })
     }
 }
 

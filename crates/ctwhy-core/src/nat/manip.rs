@@ -42,25 +42,12 @@ pub(super) fn rewrite<S: Sink>(
     };
     let change = AddressChange { old: old_address, new: new_address, width };
 
-    let ports = match locate_transport(packet, remaining, l3num) {
-        Ok(transport) => rewrite_transport(buffer, place, place.ip + transport.offset, target, manip, &change, sink)?,
+    let transport = match locate_transport(packet, remaining, l3num) {
+        Ok(transport) => rewrite_transport(buffer, place, place.ip + transport.offset, target, manip, &change)?,
         // A quoted IPv4 packet with options that end behind the quote is caught by the length checks of its protocol.
         Err(NoTransport::BeyondEnd { offset, have }) => return Err(NatDrop::TooShort { need: offset, have }),
-        Err(_) => None,
+        Err(_) => Rewritten::default(),
     };
-    if l3num == L3::V4
-        && let Some(from) = be16(buffer, place.ip + 10)
-    {
-        let to = replaced(from, change.before(), change.after());
-        put16(buffer, place.ip + 10, to);
-        sink.step(|| Step::ChecksumUpdated {
-            part: place.part,
-            protected: Protected::Ipv4Header,
-            how: Update::Incremental,
-            from,
-            to,
-        });
-    }
     if let Some(field) = buffer.get_mut(address_at..address_at + width) {
         field.copy_from_slice(change.after());
     }
@@ -69,10 +56,23 @@ pub(super) fn rewrite<S: Sink>(
         Step::Rewritten {
             part: place.part,
             manip,
-            from: (ip(old_address), ports.map(|(from, _)| from)),
-            to: (ip(new_address), ports.map(|(_, to)| to)),
+            from: (ip(old_address), transport.port.map(|(from, _)| from)),
+            to: (ip(new_address), transport.port.map(|(_, to)| to)),
         }
     });
+    let mut updated = |protected, (from, to)| {
+        sink.step(|| Step::ChecksumUpdated { part: place.part, protected, how: Update::Incremental, from, to });
+    };
+    if let Some((protected, checksum)) = transport.checksum {
+        updated(protected, checksum);
+    }
+    if l3num == L3::V4
+        && let Some(from) = be16(buffer, place.ip + 10)
+    {
+        let to = replaced(from, change.before(), change.after());
+        put16(buffer, place.ip + 10, to);
+        updated(Protected::Ipv4Header, (from, to));
+    }
     Ok(())
 }
 
@@ -103,105 +103,86 @@ impl AddressChange {
     }
 }
 
-/// `l4proto_manip_pkt`: returns the port or id before and after, where there is one.
-fn rewrite_transport<S: Sink>(
+/// What became of a transport header: each value before and after.
+#[derive(Default)]
+struct Rewritten {
+    /// Port or id, where there is one.
+    port: Option<(u16, u16)>,
+    /// Checksum, where there is one.
+    checksum: Option<(Protected, (u16, u16))>,
+}
+
+/// `l4proto_manip_pkt`.
+fn rewrite_transport(
     buffer: &mut [u8],
     place: &Place,
     at: usize,
     target: &Tuple,
     manip: Manip,
     change: &AddressChange,
-    sink: &mut S,
-) -> Result<Option<(u16, u16)>, NatDrop> {
+) -> Result<Rewritten, NatDrop> {
     /// Bytes that a transport header must have to be rewritten.
     const NEEDED: usize = 8;
     /// A TCP header without options; shorter quotes have no checksum field.
     const TCP_HEADER: usize = 20;
 
     let there = place.len.saturating_sub(at);
-    let need = |need: usize| if there < need { Err(NatDrop::TooShort { need, have: there }) } else { Ok(()) };
-    let port_at = match manip {
-        Manip::Src => at,
-        Manip::Dst => at + 2,
+    if matches!(target.protonum, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6) && there < NEEDED {
+        return Err(NatDrop::TooShort { need: NEEDED, have: there });
+    }
+    let (port_at, port) = match manip {
+        Manip::Src => (at, target.src_u),
+        Manip::Dst => (at + 2, target.dst_u),
     };
-    let port = match manip {
-        Manip::Src => target.src_u,
-        Manip::Dst => target.dst_u,
-    };
-    let part = place.part;
-    match target.protonum {
+    let id = target.src_u;
+    // Where the checksum is, what it protects, whether a pseudo header is part of it, the port or id before and after.
+    let (checksum_at, protected, pseudo, ports) = match target.protonum {
         proto::TCP => {
-            need(NEEDED)?;
-            let from = replace16(buffer, port_at, port);
-            if there >= TCP_HEADER
-                && let (Some(from), Some(old)) = (from, be16(buffer, at + 16))
-            {
-                let new = adjusted(old, Some(change), from, port);
-                put16(buffer, at + 16, new);
-                sink.step(|| updated(part, Protected::Tcp, old, new));
-            }
-            Ok(from.map(|from| (from, port)))
+            let checksum_at = (there >= TCP_HEADER).then_some(at + 16);
+            (checksum_at, Protected::Tcp, Some(change), replace16(buffer, port_at, port))
         }
         proto::UDP => {
-            need(NEEDED)?;
-            let from = replace16(buffer, port_at, port);
-            // Checksum 0 means that there is none; a computed 0 is written as 0xffff (RFC 768).
-            if let (Some(from), Some(old)) = (from, be16(buffer, at + 6))
-                && old != 0
-            {
-                let new = match adjusted(old, Some(change), from, port) {
-                    0 => 0xffff,
-                    sum => sum,
-                };
-                put16(buffer, at + 6, new);
-                sink.step(|| updated(part, Protected::Udp, old, new));
-            }
-            Ok(from.map(|from| (from, port)))
+            // Checksum 0 means that there is none.
+            let checksum_at = be16(buffer, at + 6).filter(|checksum| *checksum != 0).map(|_| at + 6);
+            (checksum_at, Protected::Udp, Some(change), replace16(buffer, port_at, port))
         }
-        proto::ICMP => {
-            need(NEEDED)?;
-            // Only queries have an id; in an error these bytes are an MTU, a pointer, or unused.
-            match buffer.get(at) {
-                Some(0 | 8 | 13..=18) => {}
-                _ => return Ok(None),
-            }
-            let id = target.src_u;
-            let from = replace16(buffer, at + 4, id);
-            if let (Some(from), Some(old)) = (from, be16(buffer, at + 2)) {
-                let new = adjusted(old, None, from, id);
-                put16(buffer, at + 2, new);
-                sink.step(|| updated(part, Protected::Icmp, old, new));
-            }
-            Ok(from.map(|from| (from, id)))
-        }
+        // Only queries have an id; in an error these bytes are an MTU, a pointer, or unused.
+        proto::ICMP => match buffer.get(at) {
+            Some(0 | 8 | 13..=18) => (Some(at + 2), Protected::Icmp, None, replace16(buffer, at + 4, id)),
+            _ => return Ok(Rewritten::default()),
+        },
         proto::ICMPV6 => {
-            need(NEEDED)?;
-            let id = target.src_u;
             let echo = matches!(buffer.get(at), Some(128 | 129));
-            let from = if echo { replace16(buffer, at + 4, id) } else { None };
-            if let Some(old) = be16(buffer, at + 2) {
-                let unchanged = from.unwrap_or(id);
-                let new = adjusted(old, Some(change), unchanged, id);
-                put16(buffer, at + 2, new);
-                sink.step(|| updated(part, Protected::Icmp, old, new));
-            }
-            Ok(from.map(|from| (from, id)))
+            let ids = if echo { replace16(buffer, at + 4, id) } else { None };
+            (Some(at + 2), Protected::Icmp, Some(change), ids)
         }
-        _ => Ok(None),
+        _ => return Ok(Rewritten::default()),
+    };
+    let mut rewritten = Rewritten { port: ports, checksum: None };
+    if let Some(checksum_at) = checksum_at
+        && let Some(old) = be16(buffer, checksum_at)
+    {
+        let new = match (protected, adjusted(old, pseudo, ports)) {
+            // RFC 768: a computed 0 is written as 0xffff.
+            (Protected::Udp, 0) => 0xffff,
+            (_, new) => new,
+        };
+        put16(buffer, checksum_at, new);
+        rewritten.checksum = Some((protected, (old, new)));
     }
+    Ok(rewritten)
 }
 
 /// A transport checksum after its port or id, and the address in its pseudo header if it has one, changed.
-fn adjusted(checksum: u16, change: Option<&AddressChange>, from: u16, to: u16) -> u16 {
+fn adjusted(checksum: u16, change: Option<&AddressChange>, ports: Option<(u16, u16)>) -> u16 {
     let checksum = match change {
         Some(change) => replaced(checksum, change.before(), change.after()),
         None => checksum,
     };
-    replaced(checksum, &from.to_be_bytes(), &to.to_be_bytes())
-}
-
-const fn updated(part: Part, protected: Protected, from: u16, to: u16) -> Step {
-    Step::ChecksumUpdated { part, protected, how: Update::Incremental, from, to }
+    match ports {
+        Some((from, to)) => replaced(checksum, &from.to_be_bytes(), &to.to_be_bytes()),
+        None => checksum,
+    }
 }
 
 /// Writes a 16-bit field; nothing happens where a cut capture does not hold it.
@@ -211,11 +192,11 @@ pub(super) fn put16(buffer: &mut [u8], at: usize, value: u16) {
     }
 }
 
-/// Writes a 16-bit field and returns what was there.
-fn replace16(buffer: &mut [u8], at: usize, value: u16) -> Option<u16> {
+/// Writes a 16-bit field and returns what was there and what is.
+fn replace16(buffer: &mut [u8], at: usize, value: u16) -> Option<(u16, u16)> {
     let old = be16(buffer, at)?;
     put16(buffer, at, value);
-    Some(old)
+    Some((old, value))
 }
 
 /// `ip_decrease_ttl`, or the hop limit: decrements and keeps the header checksum right. Returns the new value.

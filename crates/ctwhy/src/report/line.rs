@@ -7,10 +7,11 @@ use ctwhy_core::conntrack::Attached;
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{Egress, Engine, Ruling, Verdict};
 use ctwhy_core::render::text::InNetwork;
+use ctwhy_core::status::Status;
 use ctwhy_core::trace::Step;
 
-use super::escape::Escaped;
 use super::Show;
+use super::escape::Escaped;
 use super::style::{Palette, Styled};
 use super::view::{View, tcp_state, translation};
 
@@ -117,6 +118,7 @@ impl Told<'_> {
                     write!(f, " {state}")?;
                 }
             }
+            Some((None, flow)) if flow.status.contains(Status::CONFIRMED) => f.write_str(" (its entry ends)")?,
             Some((None, _)) => f.write_str(" (not confirmed)")?,
             None => {}
         }
