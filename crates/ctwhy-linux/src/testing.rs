@@ -1,6 +1,7 @@
 //! For tests that need namespaces: whether they can have them here, and what to do when not.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -61,7 +62,8 @@ pub fn require_namespaces() -> bool {
     }
 }
 
-/// Prints that the calling test is skipped, past the harness that would hide it.
+/// Says that the calling test is skipped: on standard error, past the harness that would hide it, and in the file that
+/// the environment variable `CTWHY_SKIPS` names, a line `test: reason`, for whoever counts.
 ///
 /// # Panics
 /// When the environment variable CI is set: there nothing may be skipped.
@@ -71,7 +73,12 @@ pub fn skip(reason: &dyn std::fmt::Display) {
     if std::env::var_os("CI").is_some_and(|value| !value.is_empty()) {
         panic!("{test} cannot run here, and CI is set: {reason}");
     }
-    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+    // In one piece each: tests run side by side.
+    let _ = io::stderr().write_all(format!("skipped: {test}: {reason}\n").as_bytes());
+    if let Some(file) = std::env::var_os("CTWHY_SKIPS") {
+        let file = OpenOptions::new().append(true).create(true).open(file);
+        let _ = file.and_then(|mut file| file.write_all(format!("{test}: {reason}\n").as_bytes()));
+    }
 }
 
 /// The harness names threads after tests.
@@ -81,7 +88,8 @@ fn this_test() -> String {
 
 fn run_inside() -> io::Result<()> {
     let test = this_test();
-    let mut command = Command::new(std::env::current_exe()?);
+    // Not by its path: an ordinary user may not be able to reach it.
+    let mut command = Command::new("/proc/self/exe");
     let arguments: [OsString; 4] =
         [test.clone().into(), "--exact".into(), "--nocapture".into(), "--test-threads=1".into()];
     let output = netns::isolate_command(command.args(arguments).env(INSIDE, "1")).output()?;

@@ -1,5 +1,6 @@
 //! Packets for tests, built without the code under test: checksums are summed word by word.
 #![allow(dead_code, unreachable_pub)] // Each test binary uses a part.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on fails.
 
 use std::net::IpAddr;
 

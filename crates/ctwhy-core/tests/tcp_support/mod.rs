@@ -1,5 +1,6 @@
 //! A TCP entry with two ends, driven the way the core drives the tracker, and a builder for segments.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on fails.
 
 use std::fmt;
 use std::net::IpAddr;
