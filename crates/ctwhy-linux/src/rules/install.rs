@@ -45,7 +45,8 @@ impl Namespace {
 
     fn run(&self, program: &str, arguments: &[&str], input: &str) -> io::Result<String> {
         let mut command = program::command(program)?;
-        command.args(arguments);
+        // A signal from the terminal ends our run, but not the tool that takes the rules out because of it.
+        command.args(arguments).process_group(0);
         self.enter(&mut command)?;
         program::run(&mut command, input).map_err(explain)
     }
