@@ -30,11 +30,10 @@ pub fn check<S: Sink>(l4: &L4<'_>, cx: &Context<'_>, sink: &mut S) -> Result<(),
         return Ok(());
     }
     if cx.verify_checksum {
-        // The datagram is as long as its header says; what follows in the packet is not covered.
-        let datagram = l4.bytes.get(..says).unwrap_or(l4.bytes);
-        let pseudo_header = Sum::default().pseudo_header(l4.l3num, l4.src, l4.dst, proto::UDP, says);
-        if pseudo_header.bytes(datagram).fold() != 0xffff {
-            let rest = datagram.get(HEADER..).unwrap_or(&[]);
+        // The kernel sums to the end of the packet, also where the datagram is shorter (`nf_checksum`).
+        let pseudo_header = Sum::default().pseudo_header(l4.l3num, l4.src, l4.dst, proto::UDP, l4.len);
+        if pseudo_header.bytes(l4.bytes).fold() != 0xffff {
+            let rest = l4.bytes.get(HEADER..).unwrap_or(&[]);
             let expected = pseudo_header.bytes(&header[..6]).bytes(rest).checksum();
             return Err(Reason::UdpChecksum { found, expected });
         }
