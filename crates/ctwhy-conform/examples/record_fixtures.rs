@@ -6,7 +6,7 @@
 //!
 //! Without names all of them. A recording that the kernel still agrees with stays as it is, to the byte.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Records a case and writes it, unless all of it is there already.
-fn keep(folder: &PathBuf, mut case: Case) -> Result<(), Box<dyn std::error::Error>> {
+fn keep(folder: &Path, mut case: Case) -> Result<(), Box<dyn std::error::Error>> {
     let recording = calmly(&case)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     if let Ok(there) = Case::read(folder)

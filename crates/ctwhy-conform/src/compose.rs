@@ -176,6 +176,16 @@ pub fn udp(ip: &Ip, sport: u16, dport: u16, payload: &[u8]) -> Body {
     bytes.extend((length as u16).to_be_bytes());
     bytes.extend([0; 2]);
     bytes.extend(payload);
+    sealed_udp(ip, bytes)
+}
+
+/// UDP bytes with a checksum of all of them, whatever length the header names.
+#[must_use]
+pub fn sealed_udp(ip: &Ip, mut bytes: Vec<u8>) -> Body {
+    if let Some(field) = bytes.get_mut(6..8) {
+        field.fill(0);
+    }
+    let length = bytes.len();
     put_checksum(&mut bytes, 6, ip.pseudo_header(proto::UDP, length));
     Body::new(proto::UDP, bytes)
 }
@@ -231,6 +241,27 @@ impl Tcp {
         put_checksum(&mut bytes, 16, ip.pseudo_header(proto::TCP, length));
         Body::new(proto::TCP, bytes)
     }
+}
+
+/// A packet with its TCP checksum put right; one that is not TCP just behind an IP header stays as it is.
+#[must_use]
+pub fn finish_tcp(mut packet: Vec<u8>) -> Vec<u8> {
+    const CHECKSUM_AT: usize = 16;
+    let header = match packet.first().map(|byte| (byte >> 4, usize::from(byte & 0x0f) * 4)) {
+        Some((4, length)) if packet.get(9) == Some(&proto::TCP) => Some((length, packet.get(12..20))),
+        Some((6, _)) if packet.get(6) == Some(&proto::TCP) => Some((40, packet.get(8..40))),
+        _ => None,
+    };
+    let Some((header, Some(addresses))) = header else { return packet };
+    let length = packet.len().saturating_sub(header);
+    let sum = Sum::default().bytes(addresses).bytes(&[0, proto::TCP]).bytes(&(length as u16).to_be_bytes());
+    if let Some(segment) = packet.get_mut(header..) {
+        if let Some(field) = segment.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
+            field.fill(0);
+        }
+        put_checksum(segment, CHECKSUM_AT, sum);
+    }
+    packet
 }
 
 /// An ICMP or ICMPv6 message, as the family of `ip` has it, with its checksum: type, code, the four bytes behind the

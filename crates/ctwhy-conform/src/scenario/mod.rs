@@ -4,6 +4,14 @@
 //! the standard lab, seen from the NAT box: a client behind `lan`, two routers and a server behind `wan`.
 
 mod errors;
+mod generic;
+mod icmp;
+mod icmpv6;
+mod local;
+mod nat;
+mod quotes;
+mod tcp;
+mod udp;
 
 use std::net::IpAddr;
 
@@ -50,7 +58,18 @@ pub(crate) struct Scenario {
 /// The name and content of every case that code composes.
 #[must_use]
 pub fn all() -> Vec<(String, Case)> {
-    let scenarios = [errors::SCENARIOS].concat();
+    let scenarios = [
+        errors::SCENARIOS,
+        quotes::SCENARIOS,
+        icmp::SCENARIOS,
+        icmpv6::SCENARIOS,
+        nat::SCENARIOS,
+        local::SCENARIOS,
+        udp::SCENARIOS,
+        tcp::SCENARIOS,
+        generic::SCENARIOS,
+    ]
+    .concat();
     let each = |scenario: Scenario| {
         let Scenario { name, families, title, shows, ids, compose } = scenario;
         families.iter().map(move |&family| {
@@ -72,6 +91,7 @@ pub(crate) struct Builder {
     case: Case,
     time_ns: u64,
     family: Family,
+    masquerades: bool,
     client: IpAddr,
     /// The box's addresses.
     lan: IpAddr,
@@ -94,6 +114,7 @@ impl Builder {
             case: Case::default(),
             time_ns: START_NS,
             family,
+            masquerades: false,
             client: address([192, 168, 1, 2], [0xfd00, 1, 0, 0, 0, 0, 0, 2]),
             lan: address([192, 168, 1, 1], [0xfd00, 1, 0, 0, 0, 0, 0, 1]),
             wan: address([203, 0, 113, 2], [0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 2]),
@@ -116,7 +137,9 @@ impl Builder {
         self
     }
 
+    /// The box masquerades what leaves by `wan`.
     fn masquerade(&mut self) -> &mut Builder {
+        self.masquerades = true;
         self.nat(&[MASQUERADE])
     }
 
@@ -157,9 +180,44 @@ impl Builder {
         Ip::between(self.client, self.server)
     }
 
-    /// The same as they left the box by `wan` when it masquerades.
+    /// The same as they leave the box by `wan`.
     fn outside(&self) -> Ip {
-        Ip::between(self.wan, self.server).ttl(63)
+        Ip::between(self.seen_as(), self.server).ttl(63)
+    }
+
+    /// The address that the client has for the outside, where errors about its packets go.
+    fn seen_as(&self) -> IpAddr {
+        if self.masquerades { self.wan } else { self.client }
+    }
+
+    /// The client sends something to the server. The result is the packet as it left the box.
+    fn sends(&mut self, body: impl Fn(&Ip) -> Body) -> Vec<u8> {
+        let (inside, outside) = (self.inside(), self.outside());
+        self.lan(inside.packet(body(&inside)));
+        outside.packet(body(&outside))
+    }
+
+    /// The server sends something to the client. The result is the packet as the client got it.
+    fn answers(&mut self, body: impl Fn(&Ip) -> Body) -> Vec<u8> {
+        let (outside, inside) = (Ip::between(self.server, self.seen_as()), self.inside().back().ttl(63));
+        self.wan(outside.packet(body(&outside)));
+        inside.packet(body(&inside))
+    }
+
+    /// The client sends the datagram that errors are about. The result is the packet as it left the box.
+    fn probe(&mut self) -> Vec<u8> {
+        self.sends(probe)
+    }
+
+    /// The first router behind the box complains about what left it, of which it quotes `quote`.
+    fn complain(&mut self, kind: Kind, quote: &[u8]) -> &mut Builder {
+        let error = self.error(self.r1, self.seen_as(), kind, quote);
+        self.wan(error)
+    }
+
+    /// A time exceeded of the first router with this quote.
+    fn exceed(&mut self, quote: &[u8]) -> &mut Builder {
+        self.complain(Kind::TimeExceeded, quote)
     }
 
     /// An ICMP error of the family.
@@ -190,7 +248,6 @@ pub(crate) enum Kind {
     HostUnreachable,
     /// Fragmentation needed, packet too big; with the next MTU.
     TooBig(u16),
-    ParameterProblem,
 }
 
 impl Kind {
@@ -200,12 +257,10 @@ impl Kind {
             (Family::V4, Kind::PortUnreachable) => (3, 3),
             (Family::V4, Kind::HostUnreachable) => (3, 1),
             (Family::V4, Kind::TooBig(_)) => (3, 4),
-            (Family::V4, Kind::ParameterProblem) => (12, 0),
             (Family::V6, Kind::TimeExceeded) => (3, 0),
             (Family::V6, Kind::PortUnreachable) => (1, 4),
             (Family::V6, Kind::HostUnreachable) => (1, 3),
             (Family::V6, Kind::TooBig(_)) => (2, 0),
-            (Family::V6, Kind::ParameterProblem) => (4, 0),
         }
     }
 
@@ -213,11 +268,14 @@ impl Kind {
     fn word(self, family: Family) -> [u8; 4] {
         match (family, self) {
             (_, Kind::TooBig(mtu)) => u32::from(mtu).to_be_bytes(),
-            (Family::V4, Kind::ParameterProblem) => [9, 0, 0, 0],
-            (Family::V6, Kind::ParameterProblem) => [0, 0, 0, 6],
             _ => [0; 4],
         }
     }
+}
+
+/// The datagram that errors are about: from port 40000 to 33434.
+fn probe(ip: &Ip) -> Body {
+    compose::udp(ip, 40_000, 33_434, b"who answers?")
 }
 
 const MASQUERADE: &str = "-A POSTROUTING -o wan -j MASQUERADE";

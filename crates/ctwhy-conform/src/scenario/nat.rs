@@ -1,0 +1,205 @@
+//! NAT of flows and of the errors about them (catalogue part D).
+
+use std::net::IpAddr;
+
+use super::{Builder, Family, Kind, Scenario};
+use crate::compose::{self, Ip, Tcp, flag, udp};
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "dnat-errors",
+        families: &Family::BOTH,
+        title: "Errors about a flow whose destination is translated",
+        shows: "The server speaks to a virtual address that stands for the client. When the client complains, or a router \
+                before it, the error leaves as if the virtual address had sent it, and quotes the packet as the server \
+                sent it. An error about the client's answer is translated when it arrives.",
+        ids: &["NAT-ICMP-03", "NAT-ICMP-04"],
+        compose: dnat,
+    },
+    Scenario {
+        name: "dnat-and-masquerade-errors",
+        families: &Family::BOTH,
+        title: "Errors about a flow that is translated on both sides",
+        shows: "Destination and source are translated, and errors in either direction are translated twice: once when they \
+                arrive and once when they leave.",
+        ids: &["NAT-ICMP-05"],
+        compose: dnat_and_masquerade,
+    },
+    Scenario {
+        name: "dnat-ttl-exceeded-at-box",
+        families: &Family::BOTH,
+        title: "The box itself complains about a translated packet",
+        shows: "The packet is translated and then has no hops left. Its entry is not in the table and never will be, but the \
+                error carries it: it is RELATED, quotes the virtual address, and comes from it.",
+        ids: &["NAT-ICMP-06", "ICMP-LOC-01", "NEW-04"],
+        compose: |b| {
+            virtual_address(b);
+            let ip = Ip::between(b.server, virtual_ip(b)).ttl(1);
+            b.wan(ip.packet(udp(&ip, 40_000, 8_053, b"anyone?")));
+        },
+    },
+    Scenario {
+        name: "snat-errors",
+        families: &Family::BOTH,
+        title: "Source NAT to an address that the box does not have",
+        shows: "The flow leaves from an address that is nobody's; the error to it is translated before it is routed.",
+        ids: &["NAT-ICMP-01", "NAT-PORT-13"],
+        compose: |b| {
+            let public = virtual_ip(b);
+            b.nat(&[&format!("-A POSTROUTING -o wan -j SNAT --to-source {public}")]);
+            b.probe();
+            let outside = Ip::between(public, b.server).ttl(63);
+            let error = b.error(b.r1, public, Kind::TimeExceeded, &outside.packet(super::probe(&outside)));
+            let to_box = b.error(b.r1, b.wan, Kind::TimeExceeded, &outside.packet(super::probe(&outside)));
+            b.wan(error).wan(to_box);
+        },
+    },
+    Scenario {
+        name: "shared-port-masquerade",
+        families: &Family::BOTH,
+        title: "Two flows of one client through masquerade",
+        shows: "Flows from the same port to different servers keep the port and share the public one.",
+        ids: &["NAT-PORT-06"],
+        compose: |b| {
+            b.masquerade().probe();
+            let ip = Ip::between(b.client, b.r2);
+            b.lan(ip.packet(super::probe(&ip)));
+            let back = Ip::between(b.r2, b.wan);
+            b.wan(back.packet(udp(&back, 33_434, 40_000, b"one")));
+            b.answers(|ip| udp(ip, 33_434, 40_000, b"two"));
+        },
+    },
+    Scenario {
+        name: "redirect-about-masqueraded-flow",
+        families: &[Family::V4],
+        title: "A redirect about a translated flow is dropped",
+        shows: "Conntrack finds the flow and calls the redirect RELATED. NAT drops it: the route it tells of is of no use to \
+                the client.",
+        ids: &["ICMP-REL-11", "NAT-ICMP-11"],
+        compose: |b| {
+            b.masquerade();
+            redirect(b);
+        },
+    },
+    Scenario {
+        name: "redirect-about-null-bound-flow",
+        families: &[Family::V4],
+        title: "A redirect about a flow that NAT left alone",
+        shows: "There is a nat table, but no rule of it was for this flow: its bindings change nothing, and the redirect \
+                goes on.",
+        ids: &["ICMP-REL-11", "NAT-SET-02"],
+        compose: |b| {
+            b.nat(&["-A POSTROUTING -o elsewhere -j MASQUERADE"]);
+            redirect(b);
+        },
+    },
+    Scenario {
+        name: "redirect-without-nat",
+        families: &[Family::V4],
+        title: "A redirect where there is no nat table",
+        shows: "RELATED and forwarded like any error.",
+        ids: &["ICMP-REL-11"],
+        compose: redirect,
+    },
+    Scenario {
+        name: "null-binding-errors",
+        families: &Family::BOTH,
+        title: "Errors where NAT has a table but nothing to do",
+        shows: "The flow has bindings that change nothing. The error goes on as it came; one that quotes too little for a \
+                translation, too, because none is needed.",
+        ids: &["NAT-SET-02", "NEW-06"],
+        compose: |b| {
+            b.nat(&["-A POSTROUTING -o elsewhere -j MASQUERADE"]);
+            let left = b.probe();
+            let header = b.header();
+            b.exceed(&left).exceed(&left[..header + 4]);
+        },
+    },
+    Scenario {
+        name: "invalid-bypasses-nat",
+        families: &Family::BOTH,
+        title: "What is INVALID is not translated",
+        shows: "A reply with an acknowledgement out of window is INVALID: it is not translated back and ends at the box, \
+                whose own TCP resets the server. A segment of the client that is INVALID leaves with its private address.",
+        ids: &["NAT-SET-06", "NAT-TCP-01"],
+        compose: |b| {
+            let segment =
+                |sport, dport, seq, ack, flags| Tcp { sport, dport, seq, ack, flags, window: 1_000, ..Tcp::default() };
+            b.masquerade().sends(|ip| segment(40_000, 80, 1_000, 0, flag::SYN).body(ip));
+            b.answers(|ip| segment(80, 40_000, 5_000, 1_001, flag::SYN | flag::ACK).body(ip));
+            b.sends(|ip| segment(40_000, 80, 1_001, 5_001, flag::ACK).body(ip));
+            b.answers(|ip| segment(80, 40_000, 5_001, 900_000, flag::ACK).body(ip));
+            let inside = b.inside();
+            b.lan(inside.packet(segment(40_000, 80, 900_000, 5_001, flag::ACK).body(&inside)));
+        },
+    },
+];
+
+/// An address outside that is not the box's.
+fn virtual_ip(b: &Builder) -> IpAddr {
+    match b.family {
+        Family::V4 => [203, 0, 113, 7].into(),
+        Family::V6 => [0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 7].into(),
+    }
+}
+
+/// `--to-destination` of the client's port 53.
+fn dnat_rule(b: &Builder) -> String {
+    let client = match b.client {
+        IpAddr::V4(client) => client.to_string(),
+        IpAddr::V6(client) => format!("[{client}]"),
+    };
+    let v = virtual_ip(b);
+    format!("-A PREROUTING -d {v} -i wan -p udp -m udp --dport 8053 -j DNAT --to-destination {client}:53")
+}
+
+fn virtual_address(b: &mut Builder) {
+    let rule = dnat_rule(b);
+    b.nat(&[&rule]);
+}
+
+fn dnat(b: &mut Builder) {
+    virtual_address(b);
+    let v = virtual_ip(b);
+    let ask = Ip::between(b.server, v);
+    b.wan(ask.packet(udp(&ask, 40_000, 8_053, b"anyone?")));
+    let asked = Ip::between(b.server, b.client).ttl(63);
+    let asked = asked.packet(udp(&asked, 40_000, 53, b"anyone?"));
+    let router: IpAddr = match b.family {
+        Family::V4 => [192, 168, 1, 9].into(),
+        Family::V6 => [0xfd00, 1, 0, 0, 0, 0, 0, 9].into(),
+    };
+    let of_client = b.error(b.client, b.server, Kind::PortUnreachable, &asked);
+    let of_router = b.error(router, b.server, Kind::HostUnreachable, &asked);
+    b.lan(of_client).lan(of_router);
+    // The client answers after all, and the answer does not arrive.
+    let answer = Ip::between(b.client, b.server);
+    b.lan(answer.packet(udp(&answer, 53, 40_000, b"I am here")));
+    let answered = Ip::between(v, b.server).ttl(63);
+    let answered = answered.packet(udp(&answered, 8_053, 40_000, b"I am here"));
+    let lost = b.error(b.r1, v, Kind::TimeExceeded, &answered);
+    b.wan(lost);
+}
+
+fn dnat_and_masquerade(b: &mut Builder) {
+    let rule = dnat_rule(b);
+    b.nat(&[&rule, "-A POSTROUTING -o lan -j MASQUERADE"]);
+    let v = virtual_ip(b);
+    let ask = Ip::between(b.server, v);
+    b.wan(ask.packet(udp(&ask, 40_000, 8_053, b"anyone?")));
+    let asked = Ip::between(b.lan, b.client).ttl(63);
+    let error = b.error(b.client, b.lan, Kind::PortUnreachable, &asked.packet(udp(&asked, 40_000, 53, b"anyone?")));
+    b.lan(error);
+    let answer = Ip::between(b.client, b.lan);
+    b.lan(answer.packet(udp(&answer, 53, 40_000, b"I am here")));
+    let answered = Ip::between(v, b.server).ttl(63);
+    let answered = answered.packet(udp(&answered, 8_053, 40_000, b"I am here"));
+    let lost = b.error(b.r1, v, Kind::TimeExceeded, &answered);
+    b.wan(lost);
+}
+
+fn redirect(b: &mut Builder) {
+    let left = b.probe();
+    let ip = Ip::between(b.r1, b.seen_as());
+    b.wan(ip.packet(compose::icmp(&ip, 5, 1, [203, 0, 113, 9], &left)));
+}
