@@ -1,0 +1,143 @@
+//! The values of options: addresses, masks, ports, protocols, and what a target translates to.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::error::RuleErrorKind;
+use crate::nat::range::Range;
+use crate::nat::rules::{Network, address_bits};
+use crate::tuple::{Addr, L3, proto};
+
+type Parsed<T> = Result<T, RuleErrorKind>;
+
+fn address(text: &str, l3num: L3) -> Parsed<Addr> {
+    match (text.parse().map_err(|_| RuleErrorKind::Address)?, l3num) {
+        (ip @ IpAddr::V4(_), L3::V4) | (ip @ IpAddr::V6(_), L3::V6) => Ok(Addr::from(ip)),
+        _ => Err(RuleErrorKind::Family),
+    }
+}
+
+/// `ADDRESS[/LENGTH]`, `ADDRESS/MASK`; what the mask leaves out is cleared.
+pub(super) fn network(text: &str, l3num: L3) -> Parsed<Network> {
+    let bits = address_bits(l3num);
+    let (own, prefix) = match text.split_once('/') {
+        Some((own, mask)) => (own, prefix_length(mask, l3num).ok_or(RuleErrorKind::Mask)?),
+        None => (text, bits),
+    };
+    let keep = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+    let masked = u128::from_be_bytes(address(own, l3num)?.0) & keep;
+    Ok(Network { address: Addr(masked.to_be_bytes()), prefix })
+}
+
+fn prefix_length(mask: &str, l3num: L3) -> Option<u8> {
+    if mask.bytes().all(|c| c.is_ascii_digit()) {
+        return mask.parse().ok().filter(|length| *length <= address_bits(l3num));
+    }
+    let (ones, contiguous) = match l3num {
+        L3::V4 => {
+            let mask = mask.parse::<Ipv4Addr>().ok()?.to_bits();
+            (mask.leading_ones(), mask.leading_ones() + mask.trailing_zeros() >= 32)
+        }
+        L3::V6 => {
+            let mask = mask.parse::<Ipv6Addr>().ok()?.to_bits();
+            (mask.leading_ones(), mask.leading_ones() + mask.trailing_zeros() >= 128)
+        }
+    };
+    contiguous.then_some(ones as u8)
+}
+
+/// A name or pattern that `-i` and `-o` take.
+pub(super) fn interface(text: &str) -> Parsed<&str> {
+    const LONGEST: usize = 15;
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '/';
+    if text.is_empty() || text.len() > LONGEST || !text.chars().all(plain) {
+        return Err(RuleErrorKind::Interface);
+    }
+    Ok(text)
+}
+
+const DCCP: u8 = 33;
+
+/// A name or number; `None` stands for every protocol.
+pub(super) fn protocol(text: &str) -> Parsed<Option<u8>> {
+    let number = match text {
+        "all" => 0,
+        "tcp" => proto::TCP,
+        "udp" => proto::UDP,
+        "icmp" => proto::ICMP,
+        "ipv6-icmp" | "icmpv6" | "icmp6" => proto::ICMPV6,
+        "sctp" => proto::SCTP,
+        "gre" => proto::GRE,
+        "udplite" => proto::UDPLITE,
+        "igmp" => 2,
+        "dccp" => DCCP,
+        "esp" => 50,
+        "ah" => 51,
+        "ospf" => 89,
+        number => number.parse().map_err(|_| RuleErrorKind::Protocol)?,
+    };
+    Ok((number != 0).then_some(number))
+}
+
+/// Whether iptables lets a target name ports for this protocol.
+pub(super) const fn takes_ports(protonum: u8) -> bool {
+    matches!(protonum, proto::TCP | proto::UDP | proto::SCTP | DCCP)
+}
+
+/// `PORT`, `FIRST:LAST`, `FIRST:`, `:LAST` of a match.
+pub(super) fn ports(text: &str) -> Parsed<(u16, u16)> {
+    let end = |text: &str, open: u16| if text.is_empty() { Some(open) } else { text.parse().ok() };
+    let range = match text.split_once(':') {
+        Some(("", "")) => None,
+        Some((first, last)) => end(first, 0).zip(end(last, u16::MAX)),
+        None => text.parse().ok().map(|port| (port, port)),
+    };
+    range.filter(|(first, last)| first <= last).ok_or(RuleErrorKind::Ports)
+}
+
+fn pair(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some((first, last))
+}
+
+/// `PORT[-PORT]` of a target.
+pub(super) fn target_ports(text: &str) -> Parsed<(u16, u16)> {
+    pair(text).ok_or(RuleErrorKind::Range { form: "PORT[-PORT]" })
+}
+
+/// `[ADDRESS[-ADDRESS]][:PORT[-PORT]]`; with ports IPv6 addresses are in brackets.
+pub(super) fn translation(text: &str, l3num: L3) -> Parsed<Range> {
+    let form = match l3num {
+        L3::V4 => "ADDRESS[-ADDRESS][:PORT[-PORT]] or :PORT[-PORT]",
+        L3::V6 => "ADDRESS[-ADDRESS], [ADDRESS[-ADDRESS]]:PORT[-PORT] or :PORT[-PORT]",
+    };
+    let wrong = RuleErrorKind::Range { form };
+    let (addresses, ports) = match l3num {
+        L3::V4 => text.split_once(':').map_or((text, None), |(addresses, ports)| (addresses, Some(ports))),
+        L3::V6 => match (text.strip_prefix('['), text.strip_prefix(':')) {
+            (Some(inside), _) => {
+                let (addresses, behind) = inside.split_once(']').ok_or(wrong)?;
+                (addresses, if behind.is_empty() { None } else { Some(behind.strip_prefix(':').ok_or(wrong)?) })
+            }
+            (None, Some(ports)) if !ports.contains(':') => ("", Some(ports)),
+            _ => (text, None),
+        },
+    };
+    if ports.is_some_and(|ports| ports.contains('/')) {
+        return Err(RuleErrorKind::ShiftedPorts);
+    }
+    let ports = ports.map(|ports| pair(ports).ok_or(wrong)).transpose()?;
+    let addresses = match addresses {
+        "" if ports.is_some() => None,
+        "" => return Err(wrong),
+        _ => {
+            let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
+            let (first, last) = (address(first, l3num)?, address(last, l3num)?);
+            if first > last {
+                return Err(wrong);
+            }
+            Some((first, last))
+        }
+    };
+    Ok(Range { addresses, ports, ..Range::default() })
+}
