@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use ctwhy_conform::replay::replay;
+use ctwhy_conform::scenario;
 use ctwhy_fixture::case::{Case, Tolerance, compare};
 
 fn fixtures() -> PathBuf {
@@ -41,4 +42,13 @@ fn the_engine_decides_as_the_kernels_did() {
         }
     }
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), folders.len(), failed.join("\n"));
+}
+
+#[test]
+fn the_cases_that_code_composes_are_the_ones_in_the_folders() {
+    for (name, composed) in scenario::all() {
+        let case = Case::read(&fixtures().join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(case.spec, composed.spec, "{name}: run the example record_fixtures");
+        assert!(case.packets == composed.packets, "{name}: other packets; run the example record_fixtures");
+    }
 }

@@ -30,14 +30,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "icmpv6-query-replies",
         families: V6,
         title: "Which ICMPv6 type answers which",
-        shows: "129 answers 128, 140 answers 139, and no other way.",
+        shows: "129 answers 128, 140 answers 139; no other combination is a reply.",
         ids: &["ICMP6-Q-01", "TUPLE-06"],
         compose: |b| {
             for (request, reply, other) in [(128, 129, 140), (139, 140, 129)] {
-                b.sends(|ip| compose::icmp(ip, request, 0, [0, 7, 0, 1], b"asks"));
-                b.answers(|ip| compose::icmp(ip, other, 0, [0, 7, 0, 1], b"answers something else"));
-                b.answers(|ip| compose::icmp(ip, reply, 0, [0, 7, 0, 1], b"answers"));
-                b.sends(|ip| compose::icmp(ip, request, 0, [0, 7, 0, 2], b"asks again"));
+                b.sends(|ip| compose::icmp(ip, request, 0, [0, request, 0, 1], b"asks"));
+                b.answers(|ip| compose::icmp(ip, other, 0, [0, request, 0, 1], b"answers something else"));
+                b.answers(|ip| compose::icmp(ip, reply, 0, [0, request, 0, 1], b"answers"));
+                b.sends(|ip| compose::icmp(ip, request, 0, [0, request, 0, 2], b"asks again"));
             }
         },
     },
