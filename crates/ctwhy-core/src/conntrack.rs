@@ -5,7 +5,7 @@ use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
 use crate::packet::{Packet, Transport};
 use crate::reason::Reason;
-use crate::related::{self, IcmpKind};
+use crate::related::{IcmpKind, Search};
 use crate::status::Status;
 use crate::sysctl::Sysctls;
 use crate::table::{EntryId, Table};
@@ -99,7 +99,8 @@ impl Conntrack {
         sink: &mut S,
     ) -> Result<Tracked, Reason> {
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
-        match related::classify(packet, transport, &mut self.table, now, &cx, sink)? {
+        let search = Search { packet, table: &mut self.table, now, cx: &cx, sink: &mut *sink };
+        match search.classify(transport)? {
             IcmpKind::Query => {}
             IcmpKind::Untracked => {
                 let icmp_type = packet.bytes.get(transport.offset).copied().unwrap_or(0);

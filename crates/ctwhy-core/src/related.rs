@@ -9,6 +9,7 @@ use crate::reason::Reason;
 use crate::table::{EntryId, Table};
 use crate::time::Time;
 use crate::trace::{Sink, Step};
+use crate::track::icmp::IcmpHeader;
 use crate::track::{Context, icmp, icmpv6};
 use crate::tuple::{L3, extract, proto};
 
@@ -28,135 +29,108 @@ pub(crate) enum IcmpKind {
     },
 }
 
-/// `nf_conntrack_handle_icmp`: is it an ICMP error, and about which flow?
-pub(crate) fn classify<S: Sink>(
-    packet: &Packet<'_>,
-    transport: Transport,
-    table: &mut Table,
-    now: Time,
-    cx: &Context<'_>,
-    sink: &mut S,
-) -> Result<IcmpKind, Reason> {
-    match (packet.l3num, transport.protonum) {
-        (L3::V4, proto::ICMP) => icmpv4_error(packet, transport.offset, table, now, cx, sink),
-        (L3::V6, proto::ICMPV6) => icmpv6_error(packet, transport.offset, table, now, cx, sink),
-        _ => Ok(IcmpKind::Query),
-    }
+/// A packet that may be an ICMP error, and the table in which its flow would be.
+pub(crate) struct Search<'a, S> {
+    pub(crate) packet: &'a Packet<'a>,
+    pub(crate) table: &'a mut Table,
+    pub(crate) now: Time,
+    pub(crate) cx: &'a Context<'a>,
+    pub(crate) sink: &'a mut S,
 }
 
-/// `nf_conntrack_icmpv4_error` (catalogue B.2).
-fn icmpv4_error<S: Sink>(
-    packet: &Packet<'_>,
-    offset: usize,
-    table: &mut Table,
-    now: Time,
-    cx: &Context<'_>,
-    sink: &mut S,
-) -> Result<IcmpKind, Reason> {
-    let l4 = packet.l4(offset);
-    let header = icmp::check(&l4, cx, sink)?;
-    if header.icmp_type > icmp::LAST_KNOWN_TYPE {
-        return Err(Reason::IcmpUnknownType { icmp_type: header.icmp_type });
+impl<S: Sink> Search<'_, S> {
+    /// `nf_conntrack_handle_icmp`: is it an ICMP error, and about which flow?
+    pub(crate) fn classify(self, transport: Transport) -> Result<IcmpKind, Reason> {
+        match (self.packet.l3num, transport.protonum) {
+            (L3::V4, proto::ICMP) => self.icmpv4_error(transport.offset),
+            (L3::V6, proto::ICMPV6) => self.icmpv6_error(transport.offset),
+            _ => Ok(IcmpKind::Query),
+        }
     }
-    if !icmp::is_error(header.icmp_type) {
-        return Ok(IcmpKind::Query);
-    }
-    sink.step(|| Step::IcmpError { l3num: L3::V4, icmp_type: header.icmp_type, code: header.code });
-    inet_error(packet, offset + icmp::HEADER, table, now, sink)
-}
 
-/// `nf_conntrack_icmpv6_error` (catalogue C).
-fn icmpv6_error<S: Sink>(
-    packet: &Packet<'_>,
-    offset: usize,
-    table: &mut Table,
-    now: Time,
-    cx: &Context<'_>,
-    sink: &mut S,
-) -> Result<IcmpKind, Reason> {
-    let l4 = packet.l4(offset);
-    let header = icmpv6::check(&l4, cx, sink)?;
-    if icmpv6::is_untracked(header.icmp_type) {
-        return Ok(IcmpKind::Untracked);
+    /// `nf_conntrack_icmpv4_error` (catalogue B.2).
+    fn icmpv4_error(self, offset: usize) -> Result<IcmpKind, Reason> {
+        let header = icmp::check(&self.packet.l4(offset), self.cx, self.sink)?;
+        if header.icmp_type > icmp::LAST_KNOWN_TYPE {
+            return Err(Reason::IcmpUnknownType { icmp_type: header.icmp_type });
+        }
+        if !icmp::is_error(header.icmp_type) {
+            return Ok(IcmpKind::Query);
+        }
+        self.inet_error(header, offset + icmp::HEADER)
     }
-    if header.icmp_type == icmpv6::REDIRECT && header.code == 0 {
-        return redirect(packet, offset, table, now, sink);
-    }
-    if header.icmp_type >= icmpv6::FIRST_INFORMATIONAL_TYPE {
-        return Ok(IcmpKind::Query);
-    }
-    sink.step(|| Step::IcmpError { l3num: L3::V6, icmp_type: header.icmp_type, code: header.code });
-    inet_error(packet, offset + icmp::HEADER, table, now, sink)
-}
 
-/// `nf_conntrack_icmpv6_redirect`: the quoted packet is in an option (ICMP6-R-01).
-fn redirect<S: Sink>(
-    packet: &Packet<'_>,
-    offset: usize,
-    table: &mut Table,
-    now: Time,
-    sink: &mut S,
-) -> Result<IcmpKind, Reason> {
-    /// Type, code, checksum, reserved, target and destination.
-    const REDIRECT_HEADER: usize = 40;
-    /// Type and length of a neighbour discovery option, and the reserved bytes of the redirected header option.
-    const OPTION_HEADER: usize = 8;
-    const REDIRECTED_HEADER: u8 = 4;
-
-    let source = packet.src.ip(packet.l3num);
-    let link_local = packet.src.0[0] == 0xfe && packet.src.0[1] & 0xc0 == 0x80;
-    if packet.ttl != 255 || !link_local {
-        return Err(Reason::RedirectOffLink { hop_limit: packet.ttl, source });
+    /// `nf_conntrack_icmpv6_error` (catalogue C).
+    fn icmpv6_error(self, offset: usize) -> Result<IcmpKind, Reason> {
+        let header = icmpv6::check(&self.packet.l4(offset), self.cx, self.sink)?;
+        if icmpv6::is_untracked(header.icmp_type) {
+            return Ok(IcmpKind::Untracked);
+        }
+        if header.icmp_type == icmpv6::REDIRECT && header.code == 0 {
+            return self.redirect(header, offset);
+        }
+        if header.icmp_type >= icmpv6::FIRST_INFORMATIONAL_TYPE {
+            return Ok(IcmpKind::Query);
+        }
+        self.inet_error(header, offset + icmp::HEADER)
     }
-    let have = packet.len.saturating_sub(offset);
-    if have < REDIRECT_HEADER {
-        return Err(Reason::RedirectShort { have });
-    }
-    let option = offset + REDIRECT_HEADER;
-    let Some([kind, length]) = packet.bytes.get(option..option + 2).and_then(|b| <[u8; 2]>::try_from(b).ok()) else {
-        return Err(Reason::RedirectNoOptions);
-    };
-    if length == 0 {
-        return Err(Reason::RedirectNoOptions);
-    }
-    if kind != REDIRECTED_HEADER {
-        return Ok(IcmpKind::Query);
-    }
-    sink.step(|| Step::IcmpError { l3num: L3::V6, icmp_type: icmpv6::REDIRECT, code: 0 });
-    inet_error(packet, option + OPTION_HEADER, table, now, sink)
-}
 
-/// `nf_conntrack_inet_error`: the quoted packet that starts at byte `quote` -> the flow (catalogue B.2 steps 5 to 8).
-fn inet_error<S: Sink>(
-    packet: &Packet<'_>,
-    quote: usize,
-    table: &mut Table,
-    now: Time,
-    sink: &mut S,
-) -> Result<IcmpKind, Reason> {
-    let quoted = Quoted::parse(packet, quote).map_err(Reason::QuotedNoTransport)?;
-    let l4 = quoted.bytes.get(quoted.transport.offset..).unwrap_or(&[]);
-    let tuple = extract(packet.l3num, quoted.src, quoted.dst, quoted.transport.protonum, l4)
-        .map_err(Reason::QuotedShortTransport)?;
-    sink.step(|| Step::Quoted { offset: quote, bytes: quoted.len, tuple });
+    /// `nf_conntrack_icmpv6_redirect`: the quoted packet is in an option (ICMP6-R-01).
+    fn redirect(self, header: IcmpHeader, offset: usize) -> Result<IcmpKind, Reason> {
+        /// Type, code, checksum, reserved, target and destination.
+        const REDIRECT_HEADER: usize = 40;
+        /// Type and length of a neighbour discovery option, and the reserved bytes of the redirected header option.
+        const OPTION_HEADER: usize = 8;
+        const REDIRECTED_HEADER: u8 = 4;
 
-    let inverted = tuple.invert().ok_or(Reason::QuotedNotInvertible { tuple })?;
-    sink.step(|| Step::QuotedInverted { inverted });
-
-    let unknown = Reason::QuotedUnknownFlow { quoted: tuple, inverted };
-    let (id, direction) = table.lookup(&inverted, now).ok_or(unknown)?;
-    let entry = table.get(id).ok_or(unknown)?;
-    let expected = entry.flow.tuple(direction).dst;
-    let number = entry.id;
-    sink.step(|| Step::QuotedHit { id: number, direction, died: direction.opposite() });
-
-    if packet.dst != expected {
-        let (outer, expected) = (packet.dst.ip(packet.l3num), expected.ip(packet.l3num));
-        return Err(Reason::OuterDaddrMismatch { outer, expected });
+        let packet = self.packet;
+        let source = packet.src.ip(packet.l3num);
+        let link_local = packet.src.0[0] == 0xfe && packet.src.0[1] & 0xc0 == 0x80;
+        if packet.ttl != 255 || !link_local {
+            return Err(Reason::RedirectOffLink { hop_limit: packet.ttl, source });
+        }
+        let have = packet.len.saturating_sub(offset);
+        if have < REDIRECT_HEADER {
+            return Err(Reason::RedirectShort { have });
+        }
+        let option = offset + REDIRECT_HEADER;
+        let head = packet.bytes.get(option..).and_then(|bytes| bytes.first_chunk::<2>());
+        match head {
+            None | Some([_, 0]) => Err(Reason::RedirectNoOptions),
+            Some([REDIRECTED_HEADER, _]) => self.inet_error(header, option + OPTION_HEADER),
+            Some(_) => Ok(IcmpKind::Query),
+        }
     }
-    sink.step(|| Step::HostCheck { outer: packet.dst.ip(packet.l3num) });
-    sink.step(|| Step::Related { id: number, ctinfo: CtInfo::related(direction) });
-    Ok(IcmpKind::Related { id, direction })
+
+    /// `nf_conntrack_inet_error`: the quoted packet that starts at byte `quote` -> the flow (B.2 steps 5 to 8).
+    fn inet_error(self, header: IcmpHeader, quote: usize) -> Result<IcmpKind, Reason> {
+        let Search { packet, table, now, sink, .. } = self;
+        let l3num = packet.l3num;
+        sink.step(|| Step::IcmpError { l3num, icmp_type: header.icmp_type, code: header.code });
+
+        let quoted = Quoted::parse(packet, quote).map_err(Reason::QuotedNoTransport)?;
+        let l4 = quoted.bytes.get(quoted.transport.offset..).unwrap_or(&[]);
+        let tuple = extract(l3num, quoted.src, quoted.dst, quoted.transport.protonum, l4)
+            .map_err(Reason::QuotedShortTransport)?;
+        sink.step(|| Step::Quoted { offset: quote, bytes: quoted.len, tuple });
+
+        let inverted = tuple.invert().ok_or(Reason::QuotedNotInvertible { tuple })?;
+        sink.step(|| Step::QuotedInverted { inverted });
+
+        let unknown = Reason::QuotedUnknownFlow { quoted: tuple, inverted };
+        let (id, direction) = table.lookup(&inverted, now).ok_or(unknown)?;
+        let entry = table.get(id).ok_or(unknown)?;
+        let number = entry.id;
+        sink.step(|| Step::QuotedHit { id: number, direction, died: direction.opposite() });
+
+        let (outer, expected) = (packet.dst, entry.flow.tuple(direction).dst);
+        if outer != expected {
+            return Err(Reason::OuterDaddrMismatch { outer: outer.ip(l3num), expected: expected.ip(l3num) });
+        }
+        sink.step(|| Step::HostCheck { outer: outer.ip(l3num) });
+        sink.step(|| Step::Related { id: number, ctinfo: CtInfo::related(direction) });
+        Ok(IcmpKind::Related { id, direction })
+    }
 }
 
 /// The MTU that a fragmentation-needed (RFC 1191) or a packet-too-big (RFC 4443) carries. Conntrack does not look at
