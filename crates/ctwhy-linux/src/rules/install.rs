@@ -6,8 +6,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 
-use super::{CHAINS, RuleSet, nft_table};
+use super::{CHAINS, RuleSet};
 use crate::context;
 use crate::program::{self, find};
 use crate::queue::{StatsReader, owner};
@@ -26,11 +27,28 @@ const THIS_NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Rules that are in place; dropping it removes them from the network namespace that they are in, also while a panic
 /// unwinds.
+///
+/// The kernel drops what waits in any queue when a chain of nft goes. So a consumer takes this apart, lets go what waits
+/// for it when [`QueueRules`] are gone, and only then ends the [`LogTable`].
 #[derive(Debug)]
 pub struct Installed {
-    namespace: Namespace,
-    queue: u16,
-    has_log: bool,
+    // In the order in which they go.
+    queue: QueueRules,
+    log: Option<LogTable>,
+}
+
+/// The rules that send packets to the queue; dropping it removes them.
+#[derive(Debug)]
+pub struct QueueRules {
+    namespace: Arc<Namespace>,
+    removed: bool,
+}
+
+/// The nft table with the copies; dropping it removes it.
+#[derive(Debug)]
+pub struct LogTable {
+    namespace: Arc<Namespace>,
+    name: String,
     removed: bool,
 }
 
@@ -135,15 +153,17 @@ impl RuleSet {
         namespace.refuse_when_in_use()?;
         namespace.remove_all()?;
         // From here on whatever is in place goes when this is dropped.
-        let mut installed = Installed { namespace, queue: self.queue, has_log: false, removed: false };
-        if let Some(text) = self.nft_text() {
-            installed.has_log = installed.namespace.run("nft", &["-f", "-"], &text).is_ok();
-        }
+        let namespace = Arc::new(namespace);
+        let log = self.nft_text().and_then(|text| {
+            namespace.run("nft", &["-f", "-"], &text).ok()?;
+            Some(LogTable { namespace: Arc::clone(&namespace), name: self.nft_table(), removed: false })
+        });
+        let installed = Installed { queue: QueueRules { namespace, removed: false }, log };
         // Without copies the other rules have more to do themselves.
-        let log_group = self.log_group.filter(|_| installed.has_log);
+        let log_group = self.log_group.filter(|_| installed.has_log());
         let text = RuleSet { log_group, ..self.clone() }.restore_text();
         for (_, restore) in families() {
-            installed.namespace.run(restore, &RESTORE, &text)?;
+            installed.queue.namespace.run(restore, &RESTORE, &text)?;
         }
         Ok(installed)
     }
@@ -153,9 +173,34 @@ impl Installed {
     /// Is the nft table with the copies from behind NAT in place?
     #[must_use]
     pub fn has_log(&self) -> bool {
-        self.has_log
+        self.log.is_some()
     }
 
+    /// As [`QueueRules::queued`].
+    ///
+    /// # Errors
+    /// A tool's error.
+    pub fn queued(&self) -> io::Result<u64> {
+        self.queue.queued()
+    }
+
+    /// Removes the rules and says whether that worked, which dropping cannot.
+    ///
+    /// # Errors
+    /// A tool's error.
+    pub fn remove(self) -> io::Result<()> {
+        let queue = self.queue.remove();
+        queue.and(self.log.map_or(Ok(()), LogTable::remove))
+    }
+
+    /// The two parts, to be removed one after the other.
+    #[must_use]
+    pub fn into_parts(self) -> (QueueRules, Option<LogTable>) {
+        (self.queue, self.log)
+    }
+}
+
+impl QueueRules {
     /// How many packets the rules have sent to the queue, of both families. Those that the consumer was never given, because
     /// the queue was full or nobody served it, are this less [`crate::queue::QueueStats::id_sequence`].
     ///
@@ -177,24 +222,42 @@ impl Installed {
     /// # Errors
     /// A tool's error.
     pub fn remove(mut self) -> io::Result<()> {
-        self.remove_once()
-    }
-
-    fn remove_once(&mut self) -> io::Result<()> {
-        if self.removed {
-            return Ok(());
-        }
         self.removed = true;
-        let table = if self.has_log { self.namespace.delete_table(&nft_table(self.queue)) } else { Ok(()) };
-        self.namespace.remove_chains().and(table)
+        self.namespace.remove_chains()
     }
 }
 
-impl Drop for Installed {
+impl Drop for QueueRules {
     fn drop(&mut self) {
-        if let Err(error) = self.remove_once() {
-            eprintln!("ctwhy: rules could not be removed: {error}; `ctwhy rules` prints the commands that do");
+        if !self.removed {
+            complain(self.namespace.remove_chains());
         }
+    }
+}
+
+impl LogTable {
+    /// Removes the table and says whether that worked, which dropping cannot.
+    ///
+    /// # Errors
+    /// The tool's error.
+    pub fn remove(mut self) -> io::Result<()> {
+        self.removed = true;
+        self.namespace.delete_table(&self.name)
+    }
+}
+
+impl Drop for LogTable {
+    fn drop(&mut self) {
+        if !self.removed {
+            complain(self.namespace.delete_table(&self.name));
+        }
+    }
+}
+
+/// What a guard says when it fails.
+fn complain(result: io::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("ctwhy: rules could not be removed: {error}; `ctwhy rules` prints the commands that do");
     }
 }
 

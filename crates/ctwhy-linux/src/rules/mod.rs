@@ -9,7 +9,7 @@ mod install;
 
 use std::fmt;
 
-pub use install::{Installed, remove_leftovers};
+pub use install::{Installed, LogTable, QueueRules, remove_leftovers};
 
 /// What the kernel decided about a packet, as the mark bits say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,7 +27,7 @@ use ctwhy_linux::ctnetlink::{self, Entry, Event, Events};
 use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
 use ctwhy_linux::program;
 use ctwhy_linux::queue::{Decision, QueueConfig, Queued, Verdict};
-use ctwhy_linux::rules::{Installed, MarkBits, RuleSet};
+use ctwhy_linux::rules::{LogTable, MarkBits, QueueRules, RuleSet};
 use ctwhy_linux::signal::{SIGUSR1, Signals, wait_readable};
 use ctwhy_linux::sysctl;
 
@@ -43,6 +43,8 @@ use totals::Totals;
 const BUFFER: usize = 16 << 20;
 /// Packets that are decided about before the first of them gets its verdict.
 const BATCH: usize = 256;
+/// A queue with no more room than this is taken for full.
+const ALMOST: u32 = 64;
 /// After packets were missed the table is read again, but not more often than this.
 const BETWEEN_DUMPS: Duration = Duration::from_secs(1);
 
@@ -91,21 +93,16 @@ fn watch(options: &Options, report: &mut Reporter) -> io::Result<Totals> {
     live.session.engine.network = kernel::network()?;
     report.ready(options, flows, live.copies != Copies::None, live.clock.now());
     live.follow(options, report)?;
-    let Live { rules, mut totals, mut queue, .. } = live;
-    if let Some(rules) = rules {
-        rules.remove()?;
-    }
-    if let Ok(stats) = queue.packets().stats() {
-        totals.lost.count(&stats, queue.packets().missed());
-    }
-    Ok(totals)
+    live.end()
 }
 
-/// All that is open while a run lasts. The rules go first, then the queue, so that no packet meets a queue without reader.
+/// All that is open while a run lasts. It ends in this order, whatever ends it: no more packets are queued, those that
+/// wait are let go, and then the table of the copies goes, because with it the kernel drops what waits in a queue.
 struct Live {
-    rules: Option<Installed>,
-    signals: Signals,
+    rules: Option<QueueRules>,
     queue: Queue,
+    table: Option<LogTable>,
+    signals: Signals,
     events: Events,
     log: Option<Nflog>,
     copies: Copies,
@@ -116,7 +113,7 @@ struct Live {
     waiting: Vec<Queued>,
     born: Vec<Box<Entry>>,
     left: Vec<Logged>,
-    /// Packets or events went past: the table is to be read again.
+    /// Packets or events went past: until the table is read again the engine knows less than the kernel.
     out_of_step: bool,
     missed: u64,
     last_dump: Instant,
@@ -148,17 +145,18 @@ impl Live {
         let log_group = options.log_group.filter(|_| !options.install_rules || program::find("nft").is_ok());
         let log = log_group.map(|group| Nflog::open(group, BUFFER)).transpose()?;
         let mut copies = if log.is_some() { Copies::Unproven } else { Copies::None };
-        let mut rules = None;
+        let (mut rules, mut table) = (None, None);
         if options.install_rules {
             let set = RuleSet { bits: options.bits, log_group, ..RuleSet::new(options.queue) };
-            let installed = set.install()?;
-            copies = if installed.has_log() { Copies::Complete } else { Copies::None };
-            rules = Some(installed);
+            let (queue_rules, log_table) = set.install()?.into_parts();
+            copies = if log_table.is_some() { Copies::Complete } else { Copies::None };
+            (rules, table) = (Some(queue_rules), log_table);
         }
         Ok(Live {
             rules,
-            signals,
             queue,
+            table,
+            signals,
             events,
             log,
             copies,
@@ -172,6 +170,20 @@ impl Live {
             missed: 0,
             last_dump: Instant::now(),
         })
+    }
+
+    /// Ends the run in order, and says what went past it.
+    fn end(self) -> io::Result<Totals> {
+        let Live { rules, mut queue, table, mut totals, .. } = self;
+        let missed = queue.packets().missed();
+        // In this order: a packet that comes in between is not taken for one that went past.
+        let sent = rules.as_ref().map_or(Ok(0), QueueRules::queued)?;
+        let stats = queue.packets().stats()?;
+        totals.lost.count(&stats, missed, sent);
+        let removed = rules.map_or(Ok(()), QueueRules::remove);
+        drop(queue);
+        removed.and(table.map_or(Ok(()), LogTable::remove))?;
+        Ok(totals)
     }
 
     /// Takes over the kernel's table; says how many entries it has.
@@ -243,7 +255,7 @@ impl Live {
         }
         self.read_copies()?;
         self.left.clear();
-        self.catch_up(report)?;
+        self.keep_step(count == 0, report)?;
         let waiting = std::mem::take(&mut self.waiting);
         let mut arrived = Vec::with_capacity(count);
         for queued in waiting.iter().take(count) {
@@ -262,18 +274,29 @@ impl Live {
         result
     }
 
-    /// When packets or events went past, the engine's table is not the kernel's any more.
-    fn catch_up(&mut self, report: &mut Reporter) -> io::Result<()> {
+    /// When packets or events went past, the engine's table is not the kernel's any more. It is read again when no packet
+    /// waits that was decided about before.
+    fn keep_step(&mut self, idle: bool, report: &mut Reporter) -> io::Result<()> {
         let missed = self.queue.packets().missed();
-        if missed > self.missed {
+        let full = !idle && self.is_full()?;
+        if missed > self.missed || full {
             self.missed = missed;
             self.out_of_step = true;
         }
-        if self.out_of_step && self.last_dump.elapsed() >= BETWEEN_DUMPS {
+        if self.out_of_step && idle && self.last_dump.elapsed() >= BETWEEN_DUMPS {
             let flows = self.read_table()?;
             report.note(format_args!("packets or events went past; the table was read again, {flows} flows"));
         }
         Ok(())
+    }
+
+    /// Packets pass a full queue, and no counter tells.
+    fn is_full(&mut self) -> io::Result<bool> {
+        if self.waiting.len() < BATCH {
+            return Ok(false);
+        }
+        let stats = self.queue.packets().stats()?;
+        Ok(stats.waiting + ALMOST >= QueueConfig::new(stats.number).max_len)
     }
 
     /// The verdict for one packet, and what came of it.
@@ -285,15 +308,17 @@ impl Live {
         self.read_events()?;
         let watch = self.read_copies()?;
         let answers = take_answers(&mut self.left);
-        let seen = self.session.depart(queued, arrived, &self.born, &self.left, watch);
+        let mut seen = self.session.depart(queued, arrived, &self.born, &self.left, watch);
         self.born.clear();
         self.left.clear();
+        seen.comparable = !self.out_of_step;
         self.totals.count(&seen);
         report.packet(&seen, &self.session.engine)?;
         for (answer, left) in answers {
             let now = self.clock.now();
             if let Some((queued, arrived)) = self.session.arrive_logged(answer, now) {
-                let seen = self.session.depart(&queued, arrived, &[], &left, watch);
+                let mut seen = self.session.depart(&queued, arrived, &[], &left, watch);
+                seen.comparable = !self.out_of_step;
                 self.totals.count(&seen);
                 report.packet(&seen, &self.session.engine)?;
             }

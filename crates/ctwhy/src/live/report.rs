@@ -153,7 +153,7 @@ fn kernel_side(seen: &Seen<'_>) -> Vec<(bool, String)> {
 
 /// The totals as a block of lines.
 fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
-    let Totals { packets: _, compared_ctinfo, compared_bytes, agreed, differed, vanished, summary, lost } = totals;
+    let Totals { compared_ctinfo, compared_bytes, agreed, differed, vanished, summary, lost, .. } = totals;
     let style = if *differed == 0 { palette.good() } else { palette.bad() };
     let verdict = Styled(style, format!("{agreed} agree, {differed} differ")).to_string();
     let mut text = format!(
@@ -165,9 +165,11 @@ fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
     for (count, what) in [
         (lost.queue_dropped, "packets met a full queue (queue_dropped)"),
         (lost.user_dropped, "packets did not fit into the buffer of the socket (user_dropped)"),
-        (lost.missed, "packets passed unseen"),
+        (lost.missed, "packets passed unseen, by the gaps in their numbers"),
+        (lost.unqueued, "packets passed unseen, because the queue was full"),
         (lost.events, "times events of ctnetlink were lost"),
         (lost.copies, "times copies from behind NAT were lost"),
+        (totals.incomparable, "packets not compared, because others had passed unseen before them"),
         (left_out, "packets were not printed because the output was too slow"),
     ] {
         if count > 0 {

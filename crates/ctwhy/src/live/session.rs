@@ -58,6 +58,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) kernel: Option<CtInfo>,
     /// How it left, beside how the engine says it did.
     pub(crate) left: Left,
+    /// Does the engine know what the kernel knows? Not after packets went past.
+    pub(crate) comparable: bool,
 }
 
 /// How a packet left.
@@ -76,12 +78,13 @@ pub(crate) enum Left {
 impl Seen<'_> {
     /// Is the kernel's decision known, and is it the engine's?
     pub(crate) fn ctinfo_agrees(&self) -> Option<bool> {
-        Some(self.ruling.ctinfo.ok()? == self.kernel?)
+        if self.comparable { Some(self.ruling.ctinfo.ok()? == self.kernel?) } else { None }
     }
 
     /// Was the packet seen leaving, and as the engine says?
     pub(crate) fn bytes_agree(&self) -> Option<bool> {
         match &self.left {
+            _ if !self.comparable => None,
             Left::Unwatched | Left::Nowhere => None,
             Left::AsExpected(_) => Some(true),
             Left::Differently(_) => Some(false),
@@ -245,7 +248,7 @@ impl Session {
         let number = self.number;
         let interface = index.and_then(|index| self.name(index));
         let (bytes, len) = (queued.payload.as_slice(), queued.original_len);
-        Seen { number, time: now, interface, bytes, len, after, ruling, trace, kernel, left }
+        Seen { number, time: now, interface, bytes, len, after, ruling, trace, kernel, left, comparable: true }
     }
 
     /// Finds the birth of the packet's own flow among the births of a moment; the others are entries like those of a dump.

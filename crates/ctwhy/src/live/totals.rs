@@ -20,6 +20,8 @@ pub(crate) struct Totals {
     pub(crate) agreed: u64,
     /// Packets that differed in something.
     pub(crate) differed: u64,
+    /// Packets that could not be compared because others had gone past.
+    pub(crate) incomparable: u64,
     /// Packets that were seen not to leave.
     pub(crate) vanished: u64,
     /// The engine's decisions.
@@ -37,6 +39,8 @@ pub(crate) struct Lost {
     pub(crate) user_dropped: u64,
     /// Packets that passed unseen, by the gaps in their numbers.
     pub(crate) missed: u64,
+    /// Packets that passed a full queue, by the counters of the rules.
+    pub(crate) unqueued: u64,
     /// How often events of ctnetlink were lost.
     pub(crate) events: u64,
     /// How often copies from behind NAT were lost.
@@ -44,8 +48,10 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    pub(super) fn count(&mut self, stats: &QueueStats, missed: u64) {
+    /// `sent` is how many packets the rules sent to the queue, 0 where nobody knows.
+    pub(super) fn count(&mut self, stats: &QueueStats, missed: u64, sent: u64) {
         (self.queue_dropped, self.user_dropped, self.missed) = (stats.queue_dropped, stats.user_dropped, missed);
+        self.unqueued = sent.saturating_sub(u64::from(stats.id_sequence));
     }
 }
 
@@ -59,6 +65,7 @@ impl Totals {
             Some(false) => self.differed += 1,
             None => {}
         }
+        self.incomparable += u64::from(!seen.comparable);
         self.vanished += u64::from(seen.left == Left::Nowhere);
         self.summary.count(&Decided::Ruling(&seen.ruling));
     }
