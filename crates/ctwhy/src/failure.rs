@@ -1,27 +1,17 @@
 //! Why the program ends early: one line on standard error, and the exit code.
 
 use std::fmt::{self, Display, Formatter};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use ctwhy_fixture::capture::CaptureError;
 use ctwhy_fixture::write::WriteError;
 
 use crate::report::escape::Escaped;
 
-/// What the exit code says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Exit {
-    /// As expected.
-    Ok = 0,
-    /// A difference was found.
-    Differs = 1,
-    /// Usage, input or output.
-    Failed = 2,
-    /// It cannot be done on this machine.
-    Skipped = 4,
-}
+/// The exit code for usage, input and output.
+const FAILED: u8 = 2;
 
 /// One line that says what is wrong and what to do.
 #[derive(Debug)]
@@ -42,12 +32,24 @@ impl Failure {
         Failure::usage(format!("{}: {error}", path.display()))
     }
 
-    /// Says it.
-    pub(crate) fn report(&self) {
-        if !self.silent {
-            eprintln!("ctwhy: {self}");
-        }
+    /// Nobody reads the output any more.
+    pub(crate) fn unheard() -> Failure {
+        Failure { message: String::new(), silent: true }
     }
+
+    /// Says it, and gives the exit code that belongs to it.
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.silent {
+            return ExitCode::SUCCESS;
+        }
+        complain(format_args!("ctwhy: {self}"));
+        ExitCode::from(FAILED)
+    }
+}
+
+/// Writes a line to standard error. Where nobody reads that there is nobody to be told.
+pub(crate) fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 impl Display for Failure {

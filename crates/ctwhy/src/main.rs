@@ -13,7 +13,7 @@ mod rules;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use failure::{Exit, Failure};
+use failure::Failure;
 
 /// Why did conntrack decide that about this packet?
 #[derive(Parser)]
@@ -41,10 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => code,
-        Err(failure) => {
-            failure.report();
-            ExitCode::from(Exit::Failed as u8)
-        }
+        Err(failure) => failure.report(),
     }
 }
 

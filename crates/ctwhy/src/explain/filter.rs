@@ -46,9 +46,8 @@ impl Filter {
         let port = |port: u16| {
             view.tuples().any(|tuple| has_ports(tuple.protonum) && (tuple.src_u == port || tuple.dst_u == port))
         };
-        let number = |number: u8| {
-            view.protonum() == Some(number) || view.tuples().any(|tuple| tuple.protonum == number)
-        };
+        let number =
+            |number: u8| view.protonum() == Some(number) || view.tuples().any(|tuple| tuple.protonum == number);
         self.host.is_none_or(host) && self.port.is_none_or(port) && self.proto.is_none_or(number)
     }
 }

@@ -1,25 +1,28 @@
 //! `ctwhy explain`: a capture in, why conntrack would decide what about each packet out.
 
-mod embedded;
 mod filter;
+mod input;
+mod output;
+mod own;
 mod run;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use ctwhy_fixture::capture::Capture;
 
 use crate::failure::Failure;
 use crate::report::style::When;
 use filter::{Filter, Numbers};
+use input::Input;
 use run::Run;
 use world::World;
 
 /// `ctwhy explain`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ExplainArgs {
-    /// A pcap or pcapng file, or - for standard input. Without it: a traceroute through a NAT that a kernel recorded
+    /// A pcap or pcapng file, - for standard input, or the folder of a case. Without it: a traceroute through a NAT that
+    /// a kernel recorded
     file: Option<PathBuf>,
     /// Show the steps under every packet
     #[arg(short, long)]
@@ -27,8 +30,11 @@ pub(crate) struct ExplainArgs {
     /// Show the steps under this packet: N or N-M, may be repeated
     #[arg(long = "packet", value_name = "N", conflicts_with = "verbose")]
     packets: Vec<Numbers>,
+    /// Leave out the lines of packets, except those of --packet
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
     /// Print JSON Lines, one object per packet; the summary goes to standard error
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     json: bool,
     /// Write the packets to this pcapng file, each with its explanation as a comment
     #[arg(short = 'w', long = "write", value_name = "FILE")]
@@ -46,9 +52,18 @@ pub(crate) struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Are the steps of this packet wanted?
+    /// Are the steps of this packet shown?
     fn wants_steps(&self, number: u64) -> bool {
-        self.verbose || self.packets.iter().any(|numbers| numbers.contains(number))
+        self.verbose || self.json || self.chosen(number)
+    }
+
+    /// Is a line of this packet shown, if the filter lets it pass?
+    fn wants_line(&self, number: u64) -> bool {
+        !self.quiet || self.chosen(number)
+    }
+
+    fn chosen(&self, number: u64) -> bool {
+        self.packets.iter().any(|numbers| numbers.contains(number))
     }
 }
 
@@ -57,36 +72,10 @@ impl ExplainArgs {
 /// # Errors
 /// [`Failure`] with one line, after everything that could be explained has been printed.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    match &args.file {
-        Some(file) => {
-            let (mut engine, notes) = args.world.engine()?;
-            engine.conntrack.sysctls.checksum &= !args.world.no_checksum();
-            if let Some(out) = &args.write {
-                refuse_same_file(file, out)?;
-            }
-            let capture = Capture::open(file)?;
-            Run::new(args, engine, notes)?.all(capture)
-        }
-        None => {
-            if args.world.is_given() {
-                return Err(Failure::usage("routes, addresses, rules and sysctls belong to a capture: name its file"));
-            }
-            let (mut engine, capture, about) = embedded::open()?;
-            engine.conntrack.sysctls.checksum &= !args.world.no_checksum();
-            if !args.json {
-                println!("{about}\n");
-            }
-            Run::new(args, engine, Vec::new())?.all(capture)
-        }
+    let input = Input::open(args.file.as_deref())?;
+    let host = args.world.host(input.engine)?;
+    if let Some(path) = &args.write {
+        input.identity.refuse(path)?;
     }
-}
-
-/// Writing into the file that is being read would destroy it.
-fn refuse_same_file(input: &Path, output: &Path) -> Result<(), Failure> {
-    match (std::fs::canonicalize(input), std::fs::canonicalize(output)) {
-        (Ok(input), Ok(output)) if input == output => {
-            Err(Failure::usage(format!("{}: this is the input; write to another file", output.display())))
-        }
-        _ => Ok(()),
-    }
+    Run::new(args, host)?.all(input.bytes, &input.name, input.about.as_deref())
 }

@@ -3,16 +3,20 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
-use ctwhy_core::hook::{Engine, Unseen};
-use ctwhy_core::packet::PacketError;
+use ctwhy_core::hook::{DropCause, Ruling, Unseen};
+use ctwhy_core::packet::{Packet, PacketError};
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
-use ctwhy_fixture::capture::{Capture, CapturedPacket};
-use ctwhy_fixture::link::{self, Stripped};
+use ctwhy_fixture::capture::{Capture, CaptureError, CapturedPacket, Cause, Interface};
+use ctwhy_fixture::link::{self, LinkError, PacketType, Stripped};
+use ctwhy_fixture::linktype::LinkType;
 use ctwhy_fixture::write::PcapngWriter;
 
 use super::ExplainArgs;
-use crate::failure::Failure;
+use super::output::{Output, Prompt};
+use super::own::{self, Complaints};
+use super::world::Host;
+use crate::failure::{Failure, complain};
 use crate::report::json::PacketObject;
 use crate::report::line::{Decided, Told};
 use crate::report::style::Palette;
@@ -21,104 +25,116 @@ use crate::report::summary::{Plural, Summary};
 /// Everything that lasts from the first packet to the last.
 pub(super) struct Run<'a> {
     args: &'a ExplainArgs,
-    engine: Engine,
+    host: Host,
+    complaints: Complaints,
     palette: Palette,
-    out: BufWriter<io::Stdout>,
+    out: Output,
+    /// Does anybody still read the output?
+    heard: bool,
     copy: Option<PcapngWriter<BufWriter<File>>>,
     summary: Summary,
-    shown: u64,
+    counts: Counts,
+    /// What is wrong with the first packet of an unknown link type.
+    unknown_link: Option<String>,
     start: Option<u64>,
     now: u64,
-    backwards: u64,
-    cut: u64,
-    lost: u64,
-    notes: Vec<String>,
+    /// The host's index of each interface of the capture.
+    interfaces: Vec<Option<u16>>,
     /// The packet as it leaves, and its steps; used again for every packet.
     buffer: Vec<u8>,
     trace: Trace,
 }
 
+/// What the user should know about the capture.
+#[derive(Default)]
+struct Counts {
+    filtered: u64,
+    backwards: u64,
+    cut: u64,
+    damaged: u64,
+    outgoing: u64,
+}
+
 impl<'a> Run<'a> {
-    pub(super) fn new(args: &'a ExplainArgs, engine: Engine, notes: Vec<String>) -> Result<Run<'a>, Failure> {
+    pub(super) fn new(args: &'a ExplainArgs, host: Host) -> Result<Run<'a>, Failure> {
         let create = |path: &std::path::PathBuf| -> Result<_, Failure> {
             let file = File::create(path).map_err(|error| Failure::io(path, &error))?;
             Ok(PcapngWriter::new(BufWriter::new(file), "ctwhy")?)
         };
         Ok(Run {
             args,
-            engine,
+            host,
+            complaints: Complaints::default(),
             palette: Palette::stdout(args.color),
-            out: BufWriter::with_capacity(1 << 16, io::stdout()),
+            out: Output::stdout(),
+            heard: true,
             copy: args.write.as_ref().map(create).transpose()?,
             summary: Summary::default(),
-            shown: 0,
+            counts: Counts::default(),
+            unknown_link: None,
             start: None,
             now: 0,
-            backwards: 0,
-            cut: 0,
-            lost: 0,
-            notes,
+            interfaces: Vec::new(),
             buffer: Vec::new(),
             trace: Trace::default(),
         })
     }
 
     /// Explains every packet, then sums up; an error of the capture comes last.
-    pub(super) fn all<R: Read>(mut self, mut capture: Capture<R>) -> Result<(), Failure> {
+    pub(super) fn all<R: Read>(mut self, bytes: R, name: &str, about: Option<&str>) -> Result<(), Failure> {
+        let mut capture = Capture::new(Prompt { input: bytes, output: self.out.clone() }, name)?;
+        if let Some(about) = about.filter(|_| !self.args.json) {
+            self.print(|out| writeln!(out, "{about}\n"))?;
+        }
         let mut failure = None;
         while let Some(next) = capture.next() {
             match next {
-                Ok(packet) => self.packet(&packet)?,
+                Ok(packet) => self.packet(&packet, name)?,
                 Err(error) => {
-                    self.lost += u64::from(error.is_recoverable());
-                    failure = Some(Failure::from(error));
+                    self.damaged(&error)?;
+                    failure.get_or_insert(Failure::from(error));
                 }
+            }
+            if !self.heard && self.copy.is_none() {
+                return Err(Failure::unheard());
             }
         }
         self.finish()?;
+        let failure = failure.or(self.unknown_link.map(Failure::usage));
         failure.map_or(Ok(()), Err)
     }
 
-    fn packet(&mut self, packet: &CapturedPacket<'_>) -> Result<(), Failure> {
-        self.backwards += u64::from(packet.time_ns < self.now);
+    fn packet(&mut self, packet: &CapturedPacket<'_>, file: &str) -> Result<(), Failure> {
+        self.counts.backwards += u64::from(packet.time_ns < self.now);
         // A clock that was set back must not make dead entries live again.
         self.now = self.now.max(packet.time_ns);
         let start = *self.start.get_or_insert(packet.time_ns);
         let since_start = packet.time_ns.saturating_sub(start);
         let interface = packet.iface().or(self.args.world.interface());
-        self.cut += u64::from((packet.original_len as usize) > packet.bytes.len());
+        self.counts.cut += u64::from((packet.original_len as usize) > packet.bytes.len());
+        let in_interface = self.in_interface(packet, interface, file)?;
 
-        let not_ip;
+        let text;
         let ruling;
         let mut before: (&[u8], usize) = (&[], 0);
         let wanted = self.args.wants_steps(packet.number);
-        let traced = wanted || self.args.json || self.copy.is_some();
         self.trace.steps.clear();
         let decided = match link::strip(packet.linktype, packet.bytes) {
             Ok(Stripped::Ip(link)) => {
+                self.counts.outgoing += u64::from(link.packet_type == Some(PacketType::Outgoing));
                 let bytes = packet.bytes.get(link.ip_offset..).unwrap_or(&[]);
                 before = (bytes, (packet.original_len as usize).saturating_sub(link.ip_offset));
-                self.buffer.clear();
-                self.buffer.extend_from_slice(bytes);
-                let in_interface = interface.and_then(|name| {
-                    let known = self.engine.network.interfaces.iter().position(|known| known.name == name);
-                    known.and_then(|index| u16::try_from(index).ok())
-                });
-                let now = Time(self.now);
-                ruling = if traced {
-                    self.engine.receive(&mut self.buffer, before.1, in_interface, now, &mut self.trace)
-                } else {
-                    self.engine.receive(&mut self.buffer, before.1, in_interface, now, &mut ())
-                };
+                ruling = self.decide(before, in_interface, wanted || self.copy.is_some());
                 Decided::Ruling(&ruling)
             }
             Ok(Stripped::NotIp(what)) => {
-                not_ip = what.to_string();
-                Decided::NotIp { code: "link.not_ip", text: &not_ip }
+                text = what.to_string();
+                Decided::NotIp { code: "link.not_ip", text: &text }
             }
             Err(error) => {
-                not_ip = error.to_string();
-                Decided::NotIp { code: "link.error", text: &not_ip }
+                let code = self.link_error(packet, &error, file)?;
+                text = error.to_string();
+                Decided::NotIp { code, text: &text }
             }
         };
         self.summary.count(&decided);
@@ -129,7 +145,7 @@ impl<'a> Run<'a> {
             before,
             after: decided.ruling().filter(|ruling| ruling.ctinfo.is_ok()).map(|_| &self.buffer[..]),
             decided,
-            engine: &self.engine,
+            engine: &self.host.engine,
         };
         if let Some(copy) = &mut self.copy {
             let mut comment = told.line(Palette::PLAIN).to_string();
@@ -139,63 +155,197 @@ impl<'a> Run<'a> {
             let comments = packet.comments().chain([comment.trim_end()]);
             copy.packet((*packet).into(), comments)?;
         }
-        if !self.args.filter.shows(before, told.after) {
+        let passes = self.args.filter.shows(before, told.after);
+        self.counts.filtered += u64::from(!passes);
+        if !passes || !self.args.wants_line(packet.number) || !self.heard {
             return Ok(());
         }
-        self.shown += 1;
-        if self.args.json {
-            PacketObject::new(&told, packet.time_ns, &self.trace.steps)?.write(&mut self.out)?;
+        let out = &mut self.out;
+        let written = if self.args.json {
+            PacketObject::at(&told, Some(packet.time_ns), Time(self.now), &self.trace.steps)?.write(out)
+        } else {
+            let steps = if wanted { self.trace.steps.as_slice() } else { &[] };
+            told.write(steps, wanted, self.palette, out)
+        };
+        self.written(written)
+    }
+
+    /// Where the packet comes to conntrack, and what the engine decides there.
+    fn decide(&mut self, (bytes, wire_len): (&[u8], usize), in_interface: Option<u16>, traced: bool) -> Ruling {
+        let engine = &mut self.host.engine;
+        let now = Time(self.now);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(bytes);
+        if Packet::parse(bytes, wire_len).is_ok_and(|packet| own::is_from_here(engine, &packet)) {
+            let (complaints, buffer) = (&mut self.complaints, &mut self.buffer);
+            return match traced {
+                true => own::send(engine, complaints, buffer, wire_len, now, &mut self.trace),
+                false => own::send(engine, complaints, buffer, wire_len, now, &mut ()),
+            };
+        }
+        let ruling = match traced {
+            true => engine.receive(&mut self.buffer, wire_len, in_interface, now, &mut self.trace),
+            false => engine.receive(&mut self.buffer, wire_len, in_interface, now, &mut ()),
+        };
+        self.complaints.note(bytes, &ruling);
+        ruling
+    }
+
+    /// The host's index of the interface that a packet came in by.
+    fn in_interface(
+        &mut self,
+        packet: &CapturedPacket<'_>,
+        name: Option<&str>,
+        file: &str,
+    ) -> Result<Option<u16>, Failure> {
+        let at = packet.interface as usize;
+        if let Some(index) = self.interfaces.get(at) {
+            return Ok(*index);
+        }
+        let Some(name) = name else {
+            if let Some(rule) = &self.host.asks_in_interface {
+                return Err(Failure::usage(format!("{rule}, and {file} names no interface: add --iface NAME")));
+            }
+            return Ok(None);
+        };
+        let network = &mut self.host.engine.network;
+        let index = (network.interfaces.len() < usize::from(u16::MAX)).then(|| network.interface_named(name));
+        self.interfaces.resize(at, None);
+        self.interfaces.push(index);
+        Ok(index)
+    }
+
+    /// The code of a packet whose link layer cannot be taken apart.
+    fn link_error(
+        &mut self,
+        packet: &CapturedPacket<'_>,
+        error: &LinkError,
+        file: &str,
+    ) -> Result<&'static str, Failure> {
+        let is_unknown = |linktype: LinkType| matches!(link::strip(linktype, &[]), Err(LinkError::UnknownLinkType(_)));
+        if !is_unknown(packet.linktype) {
+            return Ok("link.truncated");
+        }
+        let message = format!("{file}: {error}");
+        // Where nothing can be explained there is nothing to print.
+        if packet.number == 1 && packet.interfaces().iter().all(|interface: &Interface| is_unknown(interface.linktype))
+        {
+            return Err(Failure::usage(message));
+        }
+        self.unknown_link.get_or_insert(message);
+        Ok("link.unknown_type")
+    }
+
+    /// A packet that is in the capture, but cannot be read.
+    fn damaged(&mut self, error: &CaptureError) -> Result<(), Failure> {
+        let (Cause::PacketOverrun { packet: number, .. } | Cause::UnknownInterface { packet: number, .. }) =
+            *error.cause()
+        else {
+            return Ok(());
+        };
+        self.counts.damaged += 1;
+        let text = error.cause().to_string();
+        let decided = Decided::NotIp { code: "capture.damaged", text: &text };
+        self.summary.count(&decided);
+        let told = Told {
+            number,
+            since_start: self.now.saturating_sub(self.start.unwrap_or(self.now)),
+            interface: None,
+            before: (&[], 0),
+            after: None,
+            decided,
+            engine: &self.host.engine,
+        };
+        if !self.args.filter.shows(told.before, None) || !self.args.wants_line(number) || !self.heard {
             return Ok(());
         }
-        writeln!(self.out, "{}", told.line(self.palette))?;
-        if wanted {
-            write!(self.out, "{}", told.steps(&self.trace.steps, self.palette))?;
+        let written = match self.args.json {
+            true => PacketObject::at(&told, None, Time(self.now), &[])?.write(&mut self.out),
+            false => told.write(&[], false, self.palette, &mut self.out),
+        };
+        self.written(written)
+    }
+
+    /// The table, the summary, and what the user should know about the capture.
+    fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(copy) = self.copy.take() {
+            copy.finish()?;
+        }
+        let written = self.ending();
+        self.written(written)?;
+        for note in self.notes() {
+            complain(format_args!("note: {note}"));
         }
         Ok(())
     }
 
-    /// The table, the summary, and what the user should know about the capture.
-    fn finish(mut self) -> Result<(), Failure> {
-        if let Some(copy) = self.copy.take() {
-            copy.finish()?.flush()?;
+    fn ending(&mut self) -> io::Result<()> {
+        if !self.heard {
+            return Ok(());
         }
-        if self.args.table {
-            writeln!(self.out)?;
-            for line in ctwhy_conform::table::lines(&self.engine.conntrack.table, Time(self.now)) {
-                writeln!(self.out, "{line}")?;
-            }
-        }
-        let notes = self.notes();
         if self.args.json {
             self.out.flush()?;
-            eprint!("{}", self.summary.show(Palette::PLAIN));
-        } else {
-            write!(self.out, "\n{}", self.summary.show(self.palette))?;
-            self.out.flush()?;
+            complain(self.summary.show(Palette::PLAIN).to_string().trim_end());
+            return Ok(());
         }
-        for note in notes {
-            eprintln!("note: {note}");
+        let mut separator = if self.args.quiet && self.args.packets.is_empty() { "" } else { "\n" };
+        if self.args.table {
+            write!(self.out, "{separator}")?;
+            for line in ctwhy_conform::table::lines(&self.host.engine.conntrack.table, Time(self.now)) {
+                writeln!(self.out, "{line}")?;
+            }
+            separator = "\n";
+        }
+        write!(self.out, "{separator}{}", self.summary.show(self.palette))?;
+        self.out.flush()
+    }
+
+    fn print(&mut self, text: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), Failure> {
+        let written = text(&mut self.out);
+        self.written(written)
+    }
+
+    /// A reader who left is no failure; the copy is written to its end.
+    fn written(&mut self, result: io::Result<()>) -> Result<(), Failure> {
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.heard = false,
+            result => result?,
         }
         Ok(())
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.clone();
+        let mut notes = self.host.notes.clone();
         let packets = self.summary.packets();
+        let Counts { filtered, backwards, cut, damaged, outgoing } = self.counts;
         let mut note = |count: u64, text: &str| {
             if count > 0 {
                 notes.push(format!("{}{text}", Plural(count, "packet")));
             }
         };
-        note(packets - self.shown, " not shown because of the filter, but tracked");
-        note(self.lost, " could not be read from the capture and was left out");
-        note(self.cut, " cut by the snap length: what is missing cannot be verified");
-        note(self.backwards, " with a time before that of an earlier one: taken as simultaneous");
+        note(filtered, " not shown because of the filter, but tracked");
+        note(damaged, " damaged in the capture, and so not tracked");
+        note(cut, " cut by the snap length: what is missing cannot be verified");
+        note(backwards, " with a time before that of an earlier one: taken as simultaneous");
         let fragment = ctwhy_core::packet::Fragment { offset: 0, more: true, id: 0 };
-        note(self.summary.unseen(Unseen::Fragment(fragment).code()), " are fragments, which are not put together");
+        note(self.summary.unseen(Unseen::Fragment(fragment).code()), " that are fragments, which are not put together");
         let cut_short = PacketError::CutShort { need: 0, have: 0 }.code();
         note(self.summary.unseen(cut_short), " cut before the bytes that decide: capture with a larger snap length");
-        note(self.summary.unseen(Unseen::NoTracker(0).code()), " of a protocol that is not tracked yet (SCTP, GRE, UDPLITE)");
+        note(
+            self.summary.unseen(Unseen::NoTracker(0).code()),
+            " of a protocol that is not tracked yet (SCTP, GRE, UDPLITE)",
+        );
+        note(
+            self.summary.dropped(DropCause::NoRoute.code()),
+            " without a route: add --route PREFIX=IFACE, such as 0.0.0.0/0=IFACE",
+        );
+        if self.host.engine.network.is_unknown() {
+            note(
+                outgoing,
+                " on the way out, taken as received like all: on `any` a forwarded packet is there twice; capture on one \
+                 interface",
+            );
+        }
         // One damaged packet is damage; a quarter of all is a device that fills checksums in later.
         let wrong = self.summary.wrong_checksums();
         if wrong >= 3 && wrong * 4 >= packets {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use clap::Args;
 use ctwhy_core::hook::Engine;
 use ctwhy_core::nat::iptables;
-use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset, Target};
-use ctwhy_core::network::{InterfaceAddress, Network, Route};
+use ctwhy_core::nat::rules::{Condition, Network as Prefixed, Ruleset, Target};
+use ctwhy_core::network::{Destination, Interface, InterfaceAddress, Network, Route};
 use ctwhy_core::sysctl::{SysctlError, Sysctls};
 use ctwhy_core::tuple::{Addr, L3};
 use ctwhy_fixture::case::Prefix;
@@ -113,104 +113,141 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-impl World {
-    /// Was anything said about the host?
-    pub(super) fn is_given(&self) -> bool {
-        !self.routes.is_empty()
-            || !self.locals.is_empty()
-            || self.iface.is_some()
-            || self.nat_rules.is_some()
-            || self.nat_rules6.is_some()
-            || !self.sysctls.is_empty()
-    }
+/// A host, and what the user should know about it.
+pub(super) struct Host {
+    pub(super) engine: Engine,
+    pub(super) notes: Vec<String>,
+    /// The rule, in words, that cannot be asked without knowing where a packet came in.
+    pub(super) asks_in_interface: Option<String>,
+}
 
+impl World {
     /// The interface of packets that the capture names none for.
     pub(super) fn interface(&self) -> Option<&str> {
         self.iface.as_deref()
     }
 
-    /// Does the user say that checksums are not to be verified?
-    pub(super) fn no_checksum(&self) -> bool {
-        self.no_checksum
-    }
-
-    /// The host, and what the user should know about the rules.
+    /// The host: what is known of it from the case, and what the options add or set anew.
     ///
     /// # Errors
     /// A rule file that cannot be read or understood, or rules that need what was not said.
-    pub(super) fn engine(&self) -> Result<(Engine, Vec<String>), Failure> {
-        // Without a kernel beside it any draw is as good as another; a fixed one makes runs repeat.
-        let mut engine = Engine::new(0);
-        let mut notes = Vec::new();
-        engine.network = self.network();
-        if let Some(path) = &self.nat_rules {
-            engine.nat4 = Some(read_rules(path, L3::V4, &engine.network, &mut notes)?);
+    pub(super) fn host(&self, engine: Engine) -> Result<Host, Failure> {
+        let mut host = Host { engine, notes: Vec::new(), asks_in_interface: None };
+        self.extend(&mut host.engine.network)?;
+        for (path, l3num) in [(&self.nat_rules, L3::V4), (&self.nat_rules6, L3::V6)] {
+            let Some(path) = path else { continue };
+            let rules = read_rules(path, l3num, &mut host.notes)?;
+            let named = |line: u32| format!("{}: line {line}", path.display());
+            check(&rules, l3num, &host.engine.network)
+                .map_err(|(line, missing)| Failure::usage(format!("{}: {missing}", named(line))))?;
+            if let Some((line, what)) = asks_in_interface(&rules) {
+                host.asks_in_interface = Some(format!("{}: {what} needs to know where packets come in", named(line)));
+            }
+            match l3num {
+                L3::V4 => host.engine.nat4 = Some(rules),
+                L3::V6 => host.engine.nat6 = Some(rules),
+            }
         }
-        if let Some(path) = &self.nat_rules6 {
-            engine.nat6 = Some(read_rules(path, L3::V6, &engine.network, &mut notes)?);
-        }
+        let sysctls = &mut host.engine.conntrack.sysctls;
         for (key, value) in &self.sysctls {
-            let set = engine.conntrack.sysctls.set(key, value);
+            let set = sysctls.set(key, value);
             set.map_err(|_| Failure::usage(format!("--sysctl {key}={value} is not understood")))?;
         }
-        Ok((engine, notes))
+        sysctls.checksum &= !self.no_checksum;
+        Ok(host)
     }
 
-    fn network(&self) -> Network {
-        let mut network = Network::default();
+    fn extend(&self, network: &mut Network) -> Result<(), Failure> {
         for RouteArg { to, interface } in &self.routes {
             let (l3num, to) = prefixed(*to);
             let interface = network.interface_named(interface);
             network.routes.push(Route { l3num, to, interface });
         }
-        for LocalArg { address, interface } in &self.locals {
+        // Those that name their interface first: their networks may cover the others.
+        let (named, unnamed): (Vec<_>, Vec<_>) = self.locals.iter().partition(|local| local.interface.is_some());
+        for LocalArg { address, interface } in named.into_iter().chain(unnamed) {
             let (l3num, own) = prefixed(*address);
-            let routed = network
-                .routes
-                .iter()
-                .filter(|route| route.l3num == l3num && route.to.contains(own.address))
-                .max_by_key(|route| route.to.prefix)
-                .map(|route| route.interface);
-            let index = match (interface, routed) {
-                (Some(name), _) => network.interface_named(name),
-                (None, Some(index)) => index,
-                (None, None) => network.interface_named("lo"),
+            let index = match interface {
+                Some(name) => network.interface_named(name),
+                None if address.address().is_loopback() => network.interface_named("lo"),
+                None => match network.route(l3num, own.address) {
+                    Destination::Interface(index) => index,
+                    Destination::Local | Destination::None => {
+                        let address = address.address();
+                        return Err(Failure::usage(format!(
+                            "--local {address}: no --route leads there, so its interface is not known: add =IFACE"
+                        )));
+                    }
+                },
             };
             if let Some(interface) = network.interfaces.get_mut(usize::from(index)) {
                 interface.addresses.push(InterfaceAddress { l3num, network: own });
             }
         }
-        network
+        Ok(())
     }
 }
 
-fn read_rules(path: &Path, l3num: L3, network: &Network, notes: &mut Vec<String>) -> Result<Ruleset, Failure> {
+fn read_rules(path: &Path, l3num: L3, notes: &mut Vec<String>) -> Result<Ruleset, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
     let name = path.display();
     let parsed = iptables::parse(&text, l3num).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
     if !parsed.other_tables.is_empty() {
         let tables = Plural(parsed.other_tables.len() as u64, "table");
-        notes.push(format!("{name}: {tables} beside nat ignored: {}", parsed.other_tables.join(", ")));
+        notes.push(format!("{name}: {tables} beside nat not looked at: {}", parsed.other_tables.join(", ")));
     }
-    let Some(ruleset) = parsed.nat else {
-        return Err(Failure::usage(format!("{name}: there is no nat table (a line '*nat') in it")));
+    parsed.nat.ok_or_else(|| Failure::usage(format!("{name}: there is no nat table (a line '*nat') in it")))
+}
+
+/// Is everything known that the rules need? Else the line of the rule, and what to add.
+fn check(rules: &Ruleset, l3num: L3, network: &Network) -> Result<(), (u32, String)> {
+    let leads_out = |index: u16| {
+        let routed = network.routes.iter().any(|route| route.l3num == l3num && route.interface == index);
+        let on_link = |own: &InterfaceAddress| own.l3num == l3num && own.network.prefix < bits(l3num);
+        routed || network.interface(index).is_some_and(|interface| interface.addresses.iter().any(on_link))
     };
-    for rule in ruleset.rules() {
-        let missing = |what: &str| Failure::usage(format!("{name}: line {}: {what}", rule.line));
-        let addressed = network.interfaces.iter().flat_map(|known| &known.addresses).any(|own| own.l3num == l3num);
-        let routed = network.routes.iter().any(|route| route.l3num == l3num);
-        if rule.matches.out_interface.is_some() && !routed {
-            return Err(missing("-o needs to know where packets leave: add --route PREFIX=IFACE"));
+    let exits: Vec<&Interface> =
+        network.interfaces.iter().zip(0..).filter(|(_, index)| leads_out(*index)).map(|(known, _)| known).collect();
+    let addressed = |interface: &Interface| interface.addresses.iter().any(|own| own.l3num == l3num);
+    let address = |name: &str| format!("add --local ADDRESS/LEN={name}");
+    for rule in rules.rules() {
+        let out = rule.matches.out_interface.as_ref();
+        let masquerades = matches!(rule.target, Target::Masquerade(_));
+        if (out.is_some() || masquerades) && exits.is_empty() {
+            let what = if masquerades { "MASQUERADE" } else { "-o" };
+            return Err((rule.line, format!("{what} needs to know where packets leave: add --route PREFIX=IFACE")));
         }
-        match rule.target {
-            Target::Masquerade(_) if !routed => {
-                return Err(missing("MASQUERADE needs to know where packets leave: add --route PREFIX=IFACE"));
-            }
-            Target::Masquerade(_) | Target::Redirect(_) if !addressed => {
-                return Err(missing("this target needs an address of the interface: add --local ADDRESS/LEN=IFACE"));
-            }
-            _ => {}
+        let mut chosen = exits.iter().filter(|exit| out.is_none_or(|condition| names(condition, &exit.name)));
+        if masquerades && let Some(bare) = chosen.find(|exit| !addressed(exit)) {
+            return Err((rule.line, format!("MASQUERADE needs an address of {}: {}", bare.name, address(&bare.name))));
         }
     }
-    Ok(ruleset)
+    for rule in &rules.prerouting.rules {
+        if matches!(rule.target, Target::Redirect(_)) {
+            let condition = rule.matches.in_interface.as_ref();
+            let mut known = network.interfaces.iter().filter(|known| addressed(known));
+            if !known.any(|known| condition.is_none_or(|condition| names(condition, &known.name))) {
+                let name = condition.filter(|condition| !condition.negated).map_or("IFACE", |c| c.value.as_str());
+                let missing = address(name);
+                return Err((rule.line, format!("REDIRECT needs an address where packets come in: {missing}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The line of the first rule that asks where a packet came in, and what in it asks.
+fn asks_in_interface(rules: &Ruleset) -> Option<(u32, &'static str)> {
+    let by_name = rules.rules().find(|rule| rule.matches.in_interface.is_some()).map(|rule| (rule.line, "-i"));
+    let redirects = || rules.prerouting.rules.iter().find(|rule| matches!(rule.target, Target::Redirect(_)));
+    by_name.or_else(|| redirects().map(|rule| (rule.line, "REDIRECT")))
+}
+
+/// Does `-i` or `-o` mean the interface?
+fn names(condition: &Condition<String>, name: &str) -> bool {
+    let meant = match condition.value.strip_suffix('+') {
+        Some(start) => name.starts_with(start),
+        None => name == condition.value,
+    };
+    meant != condition.negated
 }

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use ctwhy_core::conn::Flow;
+use ctwhy_core::conn::{Confirmed, Flow};
 use ctwhy_core::direction::Direction;
 use ctwhy_core::hook::{Engine, Hook, Verdict};
 use ctwhy_core::render::text::InNetwork;
+use ctwhy_core::time::Time;
 use ctwhy_core::trace::Step;
 use ctwhy_core::tuple::{Tuple, has_ports, proto};
 use serde::Serialize;
@@ -23,8 +24,8 @@ const SCHEMA: u32 = 1;
 pub(crate) struct PacketObject<'a> {
     schema: u32,
     packet: u64,
-    /// Seconds since the epoch, all digits of the capture.
-    time: Box<RawValue>,
+    /// Seconds since the epoch, all digits of the capture; `null` for a packet that could not be read.
+    time: Option<Box<RawValue>>,
     iface: Option<&'a str>,
     hook: &'static str,
     ctinfo: Option<&'static str>,
@@ -143,11 +144,25 @@ impl<'a> PacketObject<'a> {
     /// # Errors
     /// None that can happen: the time is digits.
     pub(crate) fn new(told: &'a Told<'a>, time_ns: u64, steps: &[Step]) -> io::Result<PacketObject<'a>> {
-        let time = format!("{}.{:09}", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
+        PacketObject::at(told, Some(time_ns), Time(time_ns), steps)
+    }
+
+    /// As [`PacketObject::new`], for a packet whose own time is not the one that it was decided at, or unknown.
+    ///
+    /// # Errors
+    /// As [`PacketObject::new`].
+    pub(crate) fn at(
+        told: &'a Told<'a>,
+        time_ns: Option<u64>,
+        now: Time,
+        steps: &[Step],
+    ) -> io::Result<PacketObject<'a>> {
+        let digits = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+        let time = time_ns.map(|ns| RawValue::from_string(digits(ns))).transpose().map_err(io::Error::other)?;
         let ruling = told.decided.ruling();
         let ct = ruling.and_then(|ruling| {
             let (id, flow) = flow_of(ruling, told.engine)?;
-            let remaining = |entry: &ctwhy_core::conn::Confirmed| entry.remaining_secs(ctwhy_core::time::Time(time_ns));
+            let remaining = |entry: &Confirmed| entry.remaining_secs(now);
             let timeout = ruling.entry().and_then(|id| told.engine.conntrack.table.get(id)).map(remaining);
             Some(ConntrackObject::new(id, &flow, timeout))
         });
@@ -165,7 +180,7 @@ impl<'a> PacketObject<'a> {
         Ok(PacketObject {
             schema: SCHEMA,
             packet: told.number,
-            time: RawValue::from_string(time).map_err(io::Error::other)?,
+            time,
             iface: told.interface,
             hook: ruling.map_or(Hook::PreRouting, |ruling| ruling.hook).name(),
             ctinfo: told.decided.ctinfo().map(|ctinfo| ctinfo.name()),

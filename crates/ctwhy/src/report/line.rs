@@ -1,6 +1,7 @@
 //! One packet: the line, and the steps under it.
 
 use std::fmt::{self, Display, Formatter};
+use std::io;
 
 use ctwhy_core::conn::Flow;
 use ctwhy_core::conntrack::Attached;
@@ -134,6 +135,18 @@ impl Told<'_> {
             Verdict::Accept if ruling.egress == Egress::Local => f.write_str("; for this host"),
             Verdict::Accept => Ok(()),
         }
+    }
+
+    /// Writes the line, and the steps under it when they are asked for.
+    pub(crate) fn write(
+        &self,
+        steps: &[Step],
+        with_steps: bool,
+        palette: Palette,
+        out: &mut impl io::Write,
+    ) -> io::Result<()> {
+        writeln!(out, "{}", self.line(palette))?;
+        if with_steps { write!(out, "{}", self.steps(steps, palette)) } else { Ok(()) }
     }
 
     /// The steps, a line each, indented.

@@ -5,8 +5,8 @@ use std::fmt::{self, Display, Formatter};
 
 use ctwhy_core::direction::CtInfo;
 
-use super::line::Decided;
 use super::Show;
+use super::line::Decided;
 use super::style::{Palette, Styled};
 
 /// Packets by ctinfo, and the causes of those that were INVALID or not seen.
@@ -41,6 +41,11 @@ impl Summary {
     /// Packets that were not seen for this cause.
     pub(crate) fn unseen(&self, code: &str) -> u64 {
         self.unseen.get(code).copied().unwrap_or(0)
+    }
+
+    /// Packets that were dropped for this cause.
+    pub(crate) fn dropped(&self, code: &str) -> u64 {
+        self.dropped.get(code).copied().unwrap_or(0)
     }
 
     /// Packets whose transport checksum is wrong.

@@ -30,11 +30,8 @@ impl<'a> View<'a> {
         let quoted = match (tuple, transport) {
             (Some(tuple), Some(transport)) if is_error(&tuple) => {
                 let start = transport.offset + icmp::HEADER;
-                let start = if tuple.icmp_type() == icmpv6::REDIRECT && packet.l3num == L3::V6 {
-                    start + 40
-                } else {
-                    start
-                };
+                let start =
+                    if tuple.icmp_type() == icmpv6::REDIRECT && packet.l3num == L3::V6 { start + 40 } else { start };
                 Quoted::parse(&packet, start).ok().and_then(|quoted| {
                     let l4 = quoted.bytes.get(quoted.transport.offset..)?;
                     extract(packet.l3num, quoted.src, quoted.dst, quoted.transport.protonum, l4).ok()
