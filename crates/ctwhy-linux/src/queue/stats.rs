@@ -61,6 +61,10 @@ impl StatsReader {
                 cause.kind(),
                 format!("{QUEUES} is missing: the kernel lacks NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)"),
             ),
+            io::ErrorKind::PermissionDenied => {
+                let text = format!("NFQUEUE needs CAP_NET_ADMIN in this network namespace ({QUEUES}: {cause})");
+                io::Error::new(cause.kind(), text)
+            }
             _ => context(QUEUES)(cause),
         })
     }

@@ -54,7 +54,13 @@ const BETWEEN_DUMPS: Duration = Duration::from_secs(1);
 /// What is missing or in use, in one line.
 pub(crate) fn run(args: &LiveArgs) -> io::Result<ExitCode> {
     let mut reporter = Reporter::new(args)?;
-    let totals = watch(&args.options(), &mut reporter)?;
+    let totals = watch(&args.options(), &mut reporter).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let text = format!("{error}; root has it, and in a lab everybody is root: `ctwhy lab run traceroute`");
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    })?;
     reporter.end(&totals);
     Ok(if totals.differed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -116,6 +122,8 @@ struct Live {
     /// Packets or events went past: until the table is read again the engine knows less than the kernel.
     out_of_step: bool,
     missed: u64,
+    /// Packets that came from the queue.
+    received: u64,
     last_dump: Instant,
 }
 
@@ -168,18 +176,18 @@ impl Live {
             left: Vec::new(),
             out_of_step: false,
             missed: 0,
+            received: 0,
             last_dump: Instant::now(),
         })
     }
 
     /// Ends the run in order, and says what went past it.
     fn end(self) -> io::Result<Totals> {
-        let Live { rules, mut queue, table, mut totals, .. } = self;
-        let missed = queue.packets().missed();
+        let Live { rules, mut queue, table, mut totals, received, .. } = self;
         // In this order: a packet that comes in between is not taken for one that went past.
         let sent = rules.as_ref().map_or(Ok(0), QueueRules::queued)?;
         let stats = queue.packets().stats()?;
-        totals.lost.count(&stats, missed, sent);
+        totals.lost.count(&stats, received, sent);
         let removed = rules.map_or(Ok(()), QueueRules::remove);
         drop(queue);
         removed.and(table.map_or(Ok(()), LogTable::remove))?;
@@ -241,7 +249,10 @@ impl Live {
             }
             let Some(slot) = self.waiting.get_mut(count) else { break };
             match self.queue.packets().recv_into(slot) {
-                Ok(true) => count += 1,
+                Ok(true) => {
+                    count += 1;
+                    self.received += 1;
+                }
                 Ok(false) => break,
                 // A packet that the kernel took out of the queue, because its interface went away.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

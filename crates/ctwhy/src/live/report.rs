@@ -163,10 +163,10 @@ fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
         Plural(*compared_bytes, "packet"),
     );
     for (count, what) in [
-        (lost.queue_dropped, "packets met a full queue (queue_dropped)"),
-        (lost.user_dropped, "packets did not fit into the buffer of the socket (user_dropped)"),
-        (lost.missed, "packets passed unseen, by the gaps in their numbers"),
-        (lost.unqueued, "packets passed unseen, because the queue was full"),
+        (lost.queue_dropped, "packets dropped because the queue was full (queue_dropped)"),
+        (lost.user_dropped, "packets dropped because the buffer of the socket was full (user_dropped)"),
+        (lost.unqueued, "packets passed unseen because the queue was full"),
+        (lost.unreceived, "packets passed unseen because the buffer of the socket was full"),
         (lost.events, "times events of ctnetlink were lost"),
         (lost.copies, "times copies from behind NAT were lost"),
         (totals.incomparable, "packets not compared, because others had passed unseen before them"),

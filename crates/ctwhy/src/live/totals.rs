@@ -33,13 +33,13 @@ pub(crate) struct Totals {
 /// What a run did not see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// Packets that met a full queue, by the kernel's counter.
+    /// The kernel's counter of packets that it dropped because the queue was full. It lets them pass instead.
     pub(crate) queue_dropped: u64,
-    /// Packets that did not fit into the socket's buffer, by the kernel's counter.
+    /// The kernel's counter of packets that it dropped because the socket's buffer was full. It lets them pass instead.
     pub(crate) user_dropped: u64,
-    /// Packets that passed unseen, by the gaps in their numbers.
-    pub(crate) missed: u64,
-    /// Packets that passed a full queue, by the counters of the rules.
+    /// Packets that passed unseen because the socket's buffer was full: those that have a number but never came.
+    pub(crate) unreceived: u64,
+    /// Packets that passed unseen because the queue was full: those that a rule counted but that never got a number.
     pub(crate) unqueued: u64,
     /// How often events of ctnetlink were lost.
     pub(crate) events: u64,
@@ -48,10 +48,12 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// `sent` is how many packets the rules sent to the queue, 0 where nobody knows.
-    pub(super) fn count(&mut self, stats: &QueueStats, missed: u64, sent: u64) {
-        (self.queue_dropped, self.user_dropped, self.missed) = (stats.queue_dropped, stats.user_dropped, missed);
-        self.unqueued = sent.saturating_sub(u64::from(stats.id_sequence));
+    /// `received` packets came, and the rules sent `sent` to the queue, 0 where nobody knows.
+    pub(super) fn count(&mut self, stats: &QueueStats, received: u64, sent: u64) {
+        let numbered = u64::from(stats.id_sequence);
+        (self.queue_dropped, self.user_dropped) = (stats.queue_dropped, stats.user_dropped);
+        self.unreceived = numbered.saturating_sub(received + u64::from(stats.waiting));
+        self.unqueued = sent.saturating_sub(numbered);
     }
 }
 
