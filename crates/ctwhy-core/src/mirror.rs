@@ -31,6 +31,8 @@ pub struct Learnt {
     pub reply: Tuple,
     /// The status bits.
     pub status: Status,
+    /// The mark of the flow.
+    pub mark: u32,
 }
 
 /// How a packet left.
@@ -178,19 +180,22 @@ impl Engine {
         if !begins || own.flow.status.contains(Status::CONFIRMED) {
             return;
         }
-        let (reply, status) = match learnt {
+        let (reply, status, mark) = match learnt {
             Some(learnt) => {
                 sink.step(|| Step::Learnt { id: learnt.id, reply: learnt.reply });
-                (learnt.reply, learnt.status)
+                (learnt.reply, learnt.status, learnt.mark)
             }
             None => match self.conntrack.table.peek(own.flow.tuple(Direction::Original), now) {
-                Some((Direction::Original, first)) => (*first.flow.tuple(Direction::Reply), first.flow.status),
+                Some((Direction::Original, Confirmed { flow, .. })) => {
+                    (*flow.tuple(Direction::Reply), flow.status, flow.mark)
+                }
                 _ => return,
             },
         };
         let nat = Status(Status::NAT_MASK.0 | Status::NAT_DONE_MASK.0);
         own.flow.tuples[Direction::Reply.index()] = reply;
         own.flow.status = Status((own.flow.status.0 & !nat.0) | (status.0 & nat.0));
+        own.flow.mark = mark;
     }
 
     fn is_local(&self, buffer: &[u8], len: usize) -> bool {
@@ -251,6 +256,16 @@ impl Engine {
             entry.flow.tuple(Direction::Original) == original && number.is_none_or(|number| entry.id == number)
         });
         same && table.remove(id).is_some()
+    }
+
+    /// Sets the mark of a flow, because a rule or a person did.
+    pub fn mark(&mut self, original: &Tuple, mark: u32, now: Time) {
+        let table = &mut self.conntrack.table;
+        if let Some((id, _)) = table.lookup(original, now)
+            && let Some(entry) = table.get_mut(id)
+        {
+            entry.flow.mark = mark;
+        }
     }
 
     /// The entry that has this tuple in either direction, and which.

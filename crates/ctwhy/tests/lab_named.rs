@@ -30,7 +30,9 @@ fn two_labs_side_by_side() {
     let marked = Marked::new("named");
     assert_eq!(ok(&marked, &["lab", "list"]), "");
     let said = ok(&marked, &["lab", "up"]);
-    for hint in ["ctwhy lab shell client\n", "ctwhy lab exec nat -- ctwhy live --install-rules\n", "ctwhy lab down lab\n"] {
+    for hint in
+        ["ctwhy lab shell client\n", "ctwhy lab exec nat -- ctwhy live --install-rules\n", "ctwhy lab down lab\n"]
+    {
         assert!(said.contains(hint), "{said}");
     }
     assert!(ok(&marked, &["lab", "up", "two"]).contains("ctwhy lab shell client --lab two\n"));

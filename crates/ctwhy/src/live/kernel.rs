@@ -53,7 +53,7 @@ pub(super) fn tuple(tuple: &ctnetlink::Tuple) -> Tuple {
 
 /// What an entry says about the binding of its flow.
 pub(super) fn learnt(entry: &Entry) -> Learnt {
-    Learnt { id: entry.id.unwrap_or(0), reply: tuple(&entry.reply), status: Status(entry.status) }
+    Learnt { id: entry.id.unwrap_or(0), reply: tuple(&entry.reply), status: Status(entry.status), mark: entry.mark }
 }
 
 /// An entry for the engine's table, as far as ctnetlink shows it. `None` for entries in zones, which the engine does not

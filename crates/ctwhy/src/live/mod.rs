@@ -151,7 +151,14 @@ impl Live {
         let queue = Queue::open(options.consumer, &QueueConfig::new(options.queue))?;
         let events = Events::open(BUFFER)?;
         let log_group = options.log_group.filter(|_| !options.install_rules || program::find("nft").is_ok());
-        let log = log_group.map(|group| Nflog::open(group, BUFFER)).transpose()?;
+        let log = match log_group.map(|group| Nflog::open(group, BUFFER)).transpose() {
+            // Copies are a help: a kernel without NFLOG does without.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied) => {
+                None
+            }
+            log => log?,
+        };
+        let log_group = log_group.filter(|_| log.is_some());
         let mut copies = if log.is_some() { Copies::Unproven } else { Copies::None };
         let (mut rules, mut table) = (None, None);
         if options.install_rules {
@@ -198,6 +205,7 @@ impl Live {
     fn read_table(&mut self) -> io::Result<usize> {
         let entries = ctnetlink::dump()?;
         let now = self.clock.now();
+        self.session.forget_all();
         for entry in &entries {
             self.session.learn(entry, now);
         }
@@ -271,7 +279,7 @@ impl Live {
         let mut arrived = Vec::with_capacity(count);
         for queued in waiting.iter().take(count) {
             let now = self.clock.now();
-            arrived.push(self.session.arrive(queued, now));
+            arrived.push(kernel::hook(queued.hook).map(|hook| self.session.arrive(queued, hook, now)));
         }
         self.session.end_entries(now);
         let mut result = Ok(count);
@@ -311,13 +319,18 @@ impl Live {
     }
 
     /// The verdict for one packet, and what came of it.
-    fn let_go(&mut self, queued: &Queued, arrived: Arrived, report: &mut Reporter) -> io::Result<()> {
+    fn let_go(&mut self, queued: &Queued, arrived: Option<Arrived>, report: &mut Reporter) -> io::Result<()> {
         let mark = self.session.bits.clear(queued.mark);
         let mark = (mark != queued.mark).then_some(mark);
         let verdict = Verdict { decision: Decision::Accept, mark, payload: None };
         self.queue.packets().verdict(queued.id, verdict)?;
         self.read_events()?;
         let watch = self.read_copies()?;
+        let Some(arrived) = arrived else {
+            // A rule of somebody else's sent it to our queue from a hook where conntrack has decided long ago.
+            self.totals.elsewhere += 1;
+            return Ok(());
+        };
         let answers = take_answers(&mut self.left);
         let mut seen = self.session.depart(queued, arrived, &self.born, &self.left, watch);
         self.born.clear();

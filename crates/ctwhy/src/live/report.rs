@@ -162,6 +162,10 @@ fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
         Plural(*compared_ctinfo, "decision"),
         Plural(*compared_bytes, "packet"),
     );
+    if totals.elsewhere > 0 {
+        let packets = Plural(totals.elsewhere, "packet");
+        let _ = writeln!(text, "{packets} let go unexplained, queued by other rules than those of `ctwhy rules`");
+    }
     for (count, what) in [
         (lost.queue_dropped, "packets dropped because the queue was full (queue_dropped)"),
         (lost.user_dropped, "packets dropped because the buffer of the socket was full (user_dropped)"),

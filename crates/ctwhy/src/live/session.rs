@@ -12,6 +12,7 @@ use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
 use ctwhy_core::reason::Reason;
 use ctwhy_core::status::Status;
+use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 use ctwhy_core::track::tcp::TcpReason;
@@ -127,10 +128,17 @@ impl Session {
         Session { engine, bits, answers: Answers::default(), names: HashMap::new(), ending: Vec::new(), number: 0 }
     }
 
+    /// Forgets every flow: what the kernel's table holds is about to be learnt.
+    pub(super) fn forget_all(&mut self) {
+        self.engine.conntrack.table = Table::new();
+        // They refer to entries of the table that was.
+        self.answers = Answers::default();
+        self.ending.clear();
+    }
+
     /// The engine's decision, before any verdict that could change what it rests on.
-    pub(super) fn arrive(&mut self, queued: &Queued, now: Time) -> Arrived {
+    pub(super) fn arrive(&mut self, queued: &Queued, hook: Hook, now: Time) -> Arrived {
         let kernel = self.bits.decode(queued.mark).map(kernel::ctinfo);
-        let hook = kernel::hook(queued.hook).unwrap_or(Hook::PreRouting);
         let mut trace = Trace::default();
         let outcome = self.decide(queued, hook, now, &mut trace);
         Arrived { hook, now, kernel, outcome, trace }
@@ -175,7 +183,7 @@ impl Session {
     pub(super) fn event(&mut self, kind: EventKind, entry: Box<Entry>, now: Time) -> Option<Box<Entry>> {
         match kind {
             EventKind::New => return Some(entry),
-            EventKind::Update => {}
+            EventKind::Update => self.engine.mark(&kernel::tuple(&entry.orig), entry.mark, now),
             EventKind::Destroy => {
                 let original = kernel::tuple(&entry.orig);
                 let unreplied = self

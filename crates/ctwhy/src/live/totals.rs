@@ -22,6 +22,8 @@ pub(crate) struct Totals {
     pub(crate) differed: u64,
     /// Packets that could not be compared because others had gone past.
     pub(crate) incomparable: u64,
+    /// Packets that came from another hook than those right behind conntrack.
+    pub(crate) elsewhere: u64,
     /// Packets that were seen not to leave.
     pub(crate) vanished: u64,
     /// The engine's decisions.

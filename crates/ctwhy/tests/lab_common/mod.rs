@@ -33,9 +33,9 @@ impl Marked {
 
     /// The processes with the mark.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            entry.unwrap().file_name().to_str().and_then(|name| name.parse::<i32>().ok())
-        });
+        let pids = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
         let marked = |pid: &i32| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == self.mark.as_bytes())
