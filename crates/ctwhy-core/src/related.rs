@@ -66,7 +66,7 @@ impl<S: Sink> Search<'_, S> {
         if icmpv6::is_untracked(header.icmp_type) {
             return Ok(IcmpKind::Untracked);
         }
-        if header.icmp_type == icmpv6::REDIRECT && header.code == 0 {
+        if header.icmp_type == icmpv6::REDIRECT {
             return self.redirect(header, offset);
         }
         if header.icmp_type >= icmpv6::FIRST_INFORMATIONAL_TYPE {
@@ -75,7 +75,8 @@ impl<S: Sink> Search<'_, S> {
         self.inet_error(header, offset + icmp::HEADER)
     }
 
-    /// `nf_conntrack_icmpv6_redirect`: the quoted packet is in an option (ICMP6-R-01).
+    /// `nf_conntrack_icmpv6_redirect`: the quoted packet is in an option (ICMP6-R-01). With a code it is no redirect, but
+    /// the length comes first.
     fn redirect(self, header: IcmpHeader, offset: usize) -> Result<IcmpKind, Reason> {
         /// Type, code, checksum, reserved, target and destination.
         const REDIRECT_HEADER: usize = 40;
@@ -84,14 +85,17 @@ impl<S: Sink> Search<'_, S> {
         const REDIRECTED_HEADER: u8 = 4;
 
         let packet = self.packet;
+        let have = packet.len.saturating_sub(offset);
+        if have < REDIRECT_HEADER {
+            return Err(Reason::RedirectShort { have });
+        }
+        if header.code != 0 {
+            return Ok(IcmpKind::Query);
+        }
         let source = packet.src.ip(packet.l3num);
         let link_local = packet.src.0[0] == 0xfe && packet.src.0[1] & 0xc0 == 0x80;
         if packet.ttl != 255 || !link_local {
             return Err(Reason::RedirectOffLink { hop_limit: packet.ttl, source });
-        }
-        let have = packet.len.saturating_sub(offset);
-        if have < REDIRECT_HEADER {
-            return Err(Reason::RedirectShort { have });
         }
         let option = offset + REDIRECT_HEADER;
         let head = packet.bytes.get(option..).and_then(|bytes| bytes.first_chunk::<2>());
