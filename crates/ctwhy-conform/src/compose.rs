@@ -153,7 +153,7 @@ impl Ip {
         header
     }
 
-    fn pseudo_header(&self, protocol: u8, length: usize) -> Sum {
+    pub(crate) fn pseudo_header(&self, protocol: u8, length: usize) -> Sum {
         Sum::default().pseudo_header(self.l3(), self.src.into(), self.dst.into(), protocol, length)
     }
 }
@@ -223,6 +223,12 @@ pub struct Tcp {
 }
 
 impl Tcp {
+    /// The first segment of a connection from port 40000 to 80.
+    #[must_use]
+    pub fn syn() -> Tcp {
+        Tcp { sport: 40_000, dport: 80, seq: 1_000, flags: flag::SYN, window: 64_240, ..Tcp::default() }
+    }
+
     /// The segment with its checksum.
     #[must_use]
     pub fn body(&self, ip: &Ip) -> Body {
@@ -284,6 +290,11 @@ pub fn sealed(ip: &Ip, mut bytes: Vec<u8>) -> Body {
         L3::V4 => (proto::ICMP, Sum::default()),
         L3::V6 => (proto::ICMPV6, ip.pseudo_header(proto::ICMPV6, bytes.len())),
     };
+    sealed_with(sum, protocol, bytes)
+}
+
+/// The same with any sum to start from, for bytes whose checksum field is zero.
+pub(crate) fn sealed_with(sum: Sum, protocol: u8, mut bytes: Vec<u8>) -> Body {
     put_checksum(&mut bytes, 2, sum);
     Body::new(protocol, bytes)
 }

@@ -1,7 +1,7 @@
 //! One case, many devices under test.
 //!
 //! - [`record`] puts the packets of a case into a running kernel and writes down what it decided and emitted.
-//! - [`replay`] puts the same packets into the engine.
+//! - [`replay`] puts the same packets into the engine; [`log`] puts its reasons into the words of the kernel's log.
 //! - [`scenario`] is where cases come from: each is a few lines of code that compose its packets. [`traceroute`] makes
 //!   them from a real `traceroute` instead.
 //!
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compose;
+pub mod log;
 pub mod record;
 pub mod replay;
 pub mod scenario;

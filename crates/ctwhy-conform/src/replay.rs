@@ -16,9 +16,9 @@ use ctwhy_core::sysctl::SysctlError;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{Addr, L3};
 use ctwhy_fixture::case::{Bytes, Case, Emitted, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec};
-use ctwhy_fixture::link::{Stripped, strip};
+use ctwhy_fixture::link::{self, Stripped, strip};
 
-use crate::table;
+use crate::{log, table};
 
 /// Why a case cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub fn replay(case: &Case, recording: &Recording) -> Result<Outcome, ReplayError
         now = Time(packet.time_ns);
         let in_interface = interface_index(&engine, &packet.iface);
         let length = bytes.len();
+        let family = if link.l3 == link::L3::V4 { L3::V4 } else { L3::V6 };
         let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut ());
         let generated = recorded.generated.iter().flatten();
         let generated = generated.map(|made| generate(&mut engine, made, &ruling, now)).collect();
@@ -82,6 +83,7 @@ pub fn replay(case: &Case, recording: &Recording) -> Result<Outcome, ReplayError
             packet: number,
             ctinfo: ctinfo(&ruling),
             hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
+            log: ruling.reason.map(|reason| log::kernel_line(&reason, family).into_iter().collect()),
             forwarded: Some(emitted(&engine, &ruling, &bytes).into_iter().collect()),
             local: Some(ruling.egress == Egress::Local),
             generated: Some(generated),

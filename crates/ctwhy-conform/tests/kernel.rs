@@ -38,7 +38,11 @@ fn the_kernel_decides_as_recorded_and_as_the_engine() {
     let mut failed = Vec::new();
     for name in CASES {
         let case = Case::read(&fixtures().join(name)).unwrap();
-        let fresh = record(&case).unwrap().recording;
+        let mut fresh = record(&case).unwrap().recording;
+        if !case.recordings.contains_key(&fresh.release) {
+            // What is logged is worded for readers and changes between releases.
+            fresh.outcome.packets.iter_mut().for_each(|packet| packet.log = None);
+        }
         let decided = replay(&case, &fresh).unwrap();
         let tolerance = Tolerance::default();
         let mut differences: Vec<String> = compare(&fresh.outcome, &decided, tolerance)

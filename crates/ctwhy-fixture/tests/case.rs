@@ -58,6 +58,7 @@ fn outcome() -> Outcome {
         packet: 1,
         ctinfo: Some(CtInfo::New),
         hook: Some(Hook::Prerouting),
+        log: None,
         forwarded: Some(vec![Emitted { iface: "wan".to_owned(), bytes: bytes("4500c0") }]),
         local: Some(false),
         generated: Some(Vec::new()),
@@ -66,6 +67,7 @@ fn outcome() -> Outcome {
         packet: 2,
         ctinfo: Some(CtInfo::RelatedReply),
         hook: Some(Hook::Prerouting),
+        log: Some(vec!["nf_ct_proto_1: short packet".to_owned()]),
         forwarded: Some(Vec::new()),
         local: Some(true),
         generated: Some(vec![Generated {
@@ -143,7 +145,7 @@ fn a_case_round_trips_to_the_same_files() {
     );
     assert_eq!(
         lines[2],
-        r#"{"kind":"packet","packet":2,"ctinfo":"RELATED_REPLY","hook":"prerouting","forwarded":[],"local":true,"generated":[{"iface":"lan","ctinfo":"RELATED","made":"4500....fe","bytes":"4500....ff"}]}"#
+        r#"{"kind":"packet","packet":2,"ctinfo":"RELATED_REPLY","hook":"prerouting","log":["nf_ct_proto_1: short packet"],"forwarded":[],"local":true,"generated":[{"iface":"lan","ctinfo":"RELATED","made":"4500....fe","bytes":"4500....ff"}]}"#
     );
     assert_eq!(lines.len(), 4);
     for folder in [first, second] {
@@ -312,6 +314,10 @@ fn every_difference_is_a_sentence() {
         (
             Box::new(|d| d.packets[0].hook = Some(Hook::Output)),
             "packet 1: the kernel decided at prerouting, decided was at output",
+        ),
+        (
+            Box::new(|d| d.packets[1].log = Some(Vec::new())),
+            "packet 2: the kernel logged \"nf_ct_proto_1: short packet\" about it, decided would be no words",
         ),
         (
             Box::new(|d| d.packets[0].local = Some(true)),

@@ -102,11 +102,12 @@ fn ip(packet: &CasePacket, number: u64) -> Result<&[u8], RecordError> {
 }
 
 fn packet_outcome(packet: u64, observed: Observed) -> PacketOutcome {
-    let Observed { decided, forwarded, local, generated } = observed;
+    let Observed { decided, log, forwarded, local, generated } = observed;
     PacketOutcome {
         packet,
         ctinfo: decided.map(|(ctinfo, _)| ctinfo),
         hook: decided.map(|(_, hook)| hook),
+        log,
         forwarded: Some(forwarded),
         local: Some(local),
         generated: Some(generated),

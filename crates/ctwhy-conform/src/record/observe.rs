@@ -18,6 +18,8 @@ use crate::compose::{Ip, finish_tcp, udp};
 
 /// The NFLOG group of the rules.
 pub(super) const GROUP: u16 = 1;
+/// The NFLOG group where conntrack itself says why a packet is INVALID.
+pub(super) const INVALID_GROUP: u16 = 0;
 
 /// How nft tells what conntrack decided.
 const DECISIONS: [(CtInfo, &str); 7] = [
@@ -117,13 +119,14 @@ pub(super) struct Sent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Observed {
     pub(super) decided: Option<(CtInfo, Hook)>,
+    pub(super) log: Option<Vec<String>>,
     pub(super) forwarded: Vec<Emitted>,
     pub(super) local: bool,
     pub(super) generated: Vec<Generated>,
 }
 
 /// Tells what went through the box from what the box made, in the order of `sent`.
-pub(super) fn sort_out(log: Vec<Log>, sent: Vec<Sent>) -> Result<Observed, RecordError> {
+pub(super) fn sort_out(log: Vec<Log>, invalid: &[Logged], sent: Vec<Sent>) -> Result<Observed, RecordError> {
     let mut observed = Observed::default();
     // What the box made: the decision about it, and the packet before and behind NAT.
     let mut made: Vec<(Option<CtInfo>, Vec<u8>, Vec<u8>)> = Vec::new();
@@ -131,7 +134,13 @@ pub(super) fn sort_out(log: Vec<Log>, sent: Vec<Sent>) -> Result<Observed, Recor
     let mut log = log.into_iter().peekable();
     while let Some(Log { hook, ctinfo, bytes }) = log.next() {
         match hook {
-            Hook::Prerouting => observed.decided = ctinfo.map(|ctinfo| (ctinfo, Hook::Prerouting)),
+            Hook::Prerouting => {
+                observed.decided = ctinfo.map(|ctinfo| (ctinfo, Hook::Prerouting));
+                // What the box made may be INVALID, too; it is another packet.
+                let about_it = || invalid.iter().filter(|logged| logged.payload == bytes);
+                observed.log = (ctinfo == Some(CtInfo::Invalid))
+                    .then(|| about_it().map(|logged| logged.prefix.trim_end().to_owned()).collect());
+            }
             Hook::Input => observed.local = true,
             // Between the two hooks of a packet nothing else happens; one that was dropped has no second.
             Hook::Output => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ctwhy_fixture::case::Case;
 use ctwhy_linux::ctnetlink::Events;
 use ctwhy_linux::lab::{End, Lab, Node, Topology};
-use ctwhy_linux::nflog::{LogEvent, Nflog};
+use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
 use ctwhy_linux::program;
 use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::wire::{Injector, Way, Wire};
@@ -29,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Receive buffers, in bytes.
 const BUFFER: usize = 8 << 20;
 
-/// What every box is set to: it routes both families, answers each packet with each error that it deserves, and says
-/// nothing of its own accord.
-const SETTINGS: [(&str, &str); 9] = [
+/// What every box is set to: it routes both families, answers each packet with each error that it deserves, says
+/// nothing of its own accord, and logs why a packet is INVALID.
+const SETTINGS: [(&str, &str); 12] = [
     ("net.ipv4.icmp_ratelimit", "0"),
     ("net.ipv4.conf.all.send_redirects", "0"),
     ("net.ipv4.conf.default.send_redirects", "0"),
@@ -41,12 +41,16 @@ const SETTINGS: [(&str, &str); 9] = [
     ("net.ipv6.icmp.ratelimit", "0"),
     ("net.ipv6.auto_flowlabels", "0"),
     ("net.netfilter.nf_conntrack_events", "1"),
+    ("net.netfilter.nf_conntrack_log_invalid", "255"),
+    ("net.netfilter.nf_log.2", "nfnetlink_log"),
+    ("net.netfilter.nf_log.10", "nfnetlink_log"),
 ];
 
 /// The box and all that is plugged into it.
 pub(super) struct UnderTest {
     lab: Lab,
     log: Nflog,
+    invalid: Nflog,
     events: Events,
     injectors: BTreeMap<String, Injector>,
     wires: BTreeMap<String, Wire>,
@@ -66,10 +70,12 @@ impl UnderTest {
             program::run(lab.command(BOX, program)?.args(arguments), input).map(drop)
         };
         run("ip", &silent, &["-batch", "-"]).map_err(RecordError::kernel("silencing the interfaces of the box"))?;
-        let (log, events) = lab
-            .in_node(BOX, || Ok::<_, io::Error>((Nflog::open(observe::GROUP, BUFFER)?, Events::open(BUFFER)?)))
-            .and_then(|opened| opened)
-            .map_err(RecordError::kernel("listening to the box"))?;
+        let listen = || -> io::Result<_> {
+            let (log, invalid) = (Nflog::open(observe::GROUP, BUFFER)?, Nflog::open(observe::INVALID_GROUP, BUFFER)?);
+            Ok((log, invalid, Events::open(BUFFER)?))
+        };
+        let (log, invalid, events) =
+            lab.in_node(BOX, listen).and_then(|opened| opened).map_err(RecordError::kernel("listening to the box"))?;
         run("nft", &observe::ruleset(), &["-f", "-"]).map_err(RecordError::kernel("loading the observing rules"))?;
 
         let open = |name: &str| -> Result<(Injector, Wire), RecordError> {
@@ -84,7 +90,7 @@ impl UnderTest {
             wires.insert(name.to_owned(), wire);
         }
         let barrier = open(BARRIER)?;
-        Ok(UnderTest { lab, log, events, injectors, wires, barrier })
+        Ok(UnderTest { lab, log, invalid, events, injectors, wires, barrier })
     }
 
     /// Puts an IP packet on the cable of an interface.
@@ -118,11 +124,8 @@ impl UnderTest {
 
     /// All that was seen since the last call.
     pub(super) fn drain(&mut self) -> Result<Observed, RecordError> {
-        let mut log = Vec::new();
-        while let Some(event) = self.log.recv().map_err(RecordError::kernel("reading the log of the box"))? {
-            let LogEvent::Packet(logged) = event else { return Err(RecordError::Lost("logged packets")) };
-            log.push(Log::read(&logged)?);
-        }
+        let log = all(&mut self.log)?.iter().map(Log::read).collect::<Result<_, _>>()?;
+        let invalid = all(&mut self.invalid)?;
         let mut sent = Vec::new();
         for (name, wire) in &self.wires {
             while let Some(frame) = wire.recv().map_err(RecordError::kernel("taking packets off the wire"))? {
@@ -132,7 +135,7 @@ impl UnderTest {
             }
         }
         sent.sort_by_key(|sent| sent.time);
-        observe::sort_out(log, sent)
+        observe::sort_out(log, &invalid, sent)
     }
 
     /// The events since the box was built.
@@ -149,6 +152,16 @@ impl UnderTest {
         let answer = self.lab.in_node(BOX, ask).and_then(|answer| answer);
         answer.map_err(RecordError::kernel("asking the box"))
     }
+}
+
+/// All that was logged since the last call.
+fn all(log: &mut Nflog) -> Result<Vec<Logged>, RecordError> {
+    let mut packets = Vec::new();
+    while let Some(event) = log.recv().map_err(RecordError::kernel("reading the log of the box"))? {
+        let LogEvent::Packet(logged) = event else { return Err(RecordError::Lost("logged packets")) };
+        packets.push(logged);
+    }
+    Ok(packets)
 }
 
 fn topology(case: &Case) -> Topology {

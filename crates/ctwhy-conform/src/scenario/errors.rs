@@ -151,6 +151,9 @@ fn unknown_flow(b: &mut Builder) {
     b.exceed(&outside.packet(udp(&outside, 40_001, 33_434, b"who answers?")));
     b.exceed(&outside.packet(udp(&outside, 40_000, 33_435, b"who answers?")));
     b.exceed(&inside.packet(probe(&inside)));
+    // The quoted tuple itself is in the table; what counts is the inverted one.
+    let own = b.error(b.client, b.server, Kind::TimeExceeded, &inside.packet(probe(&inside)));
+    b.lan(own);
     b.exceed(&outside.packet(echo(&outside, Echo::Request, 8, 1)));
     b.exceed(&outside.packet(echo(&outside, Echo::Request, 7, 1).with(1, 1)));
     b.exceed(&outside.packet(echo(&outside, Echo::Reply, 7, 1)));

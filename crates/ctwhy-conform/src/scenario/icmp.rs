@@ -1,7 +1,9 @@
 //! The ICMP header itself, and queries with their replies (catalogue B.1 and the first steps of B.2).
 
 use super::{Builder, Family, Kind, Scenario};
-use crate::compose::{self, Body, Echo, Ip, echo, proto, sealed};
+use crate::compose::{self, Body, Echo, Ip, echo, proto, sealed, sealed_with};
+use ctwhy_core::checksum::Sum;
+use std::net::IpAddr;
 
 const V4: &[Family] = &[Family::V4];
 
@@ -174,13 +176,23 @@ fn mismatch(b: &mut Builder) {
 
 fn other_family(b: &mut Builder) {
     let left = b.probe();
-    let (other, types): (u8, &[u8]) = match b.family {
-        Family::V4 => (proto::ICMPV6, &[128, 129, 3, 1, 135]),
-        Family::V6 => (proto::ICMP, &[8, 0, 11, 3, 13]),
+    let (types, [time_exceeded, unreachable]) = match b.family {
+        Family::V4 => ([128, 129, 3, 1, 135], [3, 1]),
+        Family::V6 => ([8, 0, 11, 3, 13], [11, 3]),
     };
     for icmp_type in types {
-        let mut bytes = vec![*icmp_type, 0, 0, 0, 0, 7, 0, 1];
-        bytes.extend(&left);
-        b.sends(|_| Body::new(other, bytes.clone()));
+        b.sends(|ip| foreign(ip, icmp_type, &left));
+    }
+    // As errors of the family's own they would be about the probe.
+    let ip = Ip::between(b.r1, b.client);
+    b.wan(ip.packet(foreign(&ip, time_exceeded, &left))).wan(ip.packet(foreign(&ip, unreachable, &left)));
+}
+
+/// A message of the other family's ICMP, with the checksum that it has there.
+fn foreign(ip: &Ip, icmp_type: u8, quote: &[u8]) -> Body {
+    let bytes = [&[icmp_type, 0, 0, 0, 0, 7, 0, 1], quote].concat();
+    match ip.src {
+        IpAddr::V4(_) => sealed_with(ip.pseudo_header(proto::ICMPV6, bytes.len()), proto::ICMPV6, bytes),
+        IpAddr::V6(_) => sealed_with(Sum::default(), proto::ICMP, bytes),
     }
 }

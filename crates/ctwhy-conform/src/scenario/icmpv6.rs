@@ -117,6 +117,7 @@ fn redirects(b: &mut Builder) {
         redirect(&good, 0, &[4]),
         redirect(&good, 0, &option(4, 0, &reply)),
         redirect(&good, 0, &[option(2, 1, &[]), quoted.clone()].concat()),
+        redirect(&good, 0, &option(2, 7, &reply)),
         redirect(&good, 0, &option(4, 1, &reply)),
         // What is quoted: another id, too little.
         redirect(&good, 0, &option(4, 7, &other)),
@@ -126,6 +127,10 @@ fn redirects(b: &mut Builder) {
         // The fixed part is cut off.
         good.packet(compose::icmp(&good, 137, 0, [0; 4], &targets[..31])),
         good.packet(compose::icmp(&good, 137, 0, [0; 4], &[])),
+        // Of several faults the length is named.
+        good.packet(compose::icmp(&good, 137, 1, [0; 4], &targets[..31])),
+        to_box.packet(compose::icmp(&to_box, 137, 0, [0; 4], &targets[..31])),
+        to_box.packet(compose::icmp(&to_box, 137, 1, [0; 4], &targets)),
     ];
     for packet in cases {
         b.lan(packet);

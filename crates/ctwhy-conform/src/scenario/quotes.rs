@@ -1,7 +1,7 @@
 //! What an ICMP error quotes: whole, cut off, and strange (catalogue B.3).
 
 use super::{Builder, Family, Kind, Scenario, probe};
-use crate::compose::{Body, Echo, Ip, Tcp, echo, flag, proto, udp};
+use crate::compose::{Body, Echo, Ip, Tcp, echo, proto, udp};
 
 const V4: &[Family] = &[Family::V4];
 const V6: &[Family] = &[Family::V6];
@@ -13,7 +13,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         title: "How much of a UDP datagram must be quoted",
         shows: "Three bytes behind the IP header are one too few for the ports: INVALID. With four the flow is found.",
         ids: &["ICMP-IN-04", "ICMP6-E-05"],
-        compose: |b| cut(b, probe, &[0, 3, 4, 7, 8]),
+        compose: |b| {
+            cut(b, probe, &[0, 3, 4, 7, 8]);
+            // The missing byte of this destination port is a zero.
+            cut(b, |ip| udp(ip, 40_000, 0x8200, b"round"), &[3, 4]);
+        },
     },
     Scenario {
         name: "quote-cut-udp-masquerade",
@@ -30,7 +34,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         title: "How much of a TCP segment must be quoted",
         shows: "Three bytes behind the IP header are one too few for the ports: INVALID. With four the flow is found.",
         ids: &["ICMP-IN-04"],
-        compose: |b| cut(b, syn, &[3, 4, 8]),
+        compose: |b| {
+            cut(b, syn, &[3, 4, 8]);
+            cut(b, |ip| Tcp { dport: 0x8200, ..Tcp::syn() }.body(ip), &[3, 4]);
+        },
     },
     Scenario {
         name: "quote-cut-tcp-masquerade",
@@ -70,9 +77,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "quote-cut-ip",
         families: &Family::BOTH,
         title: "How much of the IP header must be quoted",
-        shows: "All of it, 20 bytes or 40. A protocol without ports needs nothing more: its bare IP header is RELATED.",
+        shows: "All of it, 20 bytes or 40, also where what is missing of the destination address is zeros. A protocol \
+                without ports needs nothing more: its bare IP header is RELATED.",
         ids: &["ICMP-IN-01", "ICMP-IN-04"],
-        compose: bare_header,
+        compose: |b| {
+            bare_header(b);
+            let round: std::net::IpAddr = match b.family {
+                Family::V4 => [192, 0, 2, 0].into(),
+                Family::V6 => [0x2001, 0xdb8, 2, 0, 0, 0, 0, 0].into(),
+            };
+            let ip = Ip::between(b.client, round);
+            let packet = ip.packet(Body::new(99, *b"no ports"));
+            let header = b.header();
+            b.lan(packet.clone()).exceed(&packet[..header - 1]).exceed(&packet[..header - 4]).exceed(&packet[..header]);
+        },
     },
     Scenario {
         name: "quote-cut-ip-masquerade",
@@ -240,7 +258,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn syn(ip: &Ip) -> Body {
-    Tcp { sport: 40_000, dport: 80, seq: 1_000, flags: flag::SYN, window: 64_240, ..Tcp::default() }.body(ip)
+    Tcp::syn().body(ip)
 }
 
 /// Errors about one packet, each with another number of bytes behind the quoted IP header.
@@ -295,6 +313,9 @@ fn options(b: &mut Builder) {
     b.exceed(&with(&[1; 40]).packet(probe(&outside)));
     // Six words that are five, fifteen that are not there, and a header that ends where the error ends.
     b.exceed(&with_ihl(&left, 6)).exceed(&with_ihl(&left, 15)).exceed(&with_ihl(&left[..24], 6));
+    // Without ports nothing is read behind the header; it must end before the error does all the same.
+    let bare = b.sends(|_| Body::new(99, *b"no ports"));
+    b.exceed(&with_ihl(&bare, 8)).exceed(&with_ihl(&bare, 7)).exceed(&with_ihl(&bare[..20], 6));
 }
 
 /// The packet with another IHL; nothing else changes, the header checksum neither.
@@ -398,6 +419,11 @@ fn extensions(b: &mut Builder) {
     for quote in quotes {
         b.exceed(&ip.packet(quote));
     }
+    // Without ports nothing is read behind the headers, not even whether they are all there.
+    let bare = b.sends(|_| Body::new(99, *b"no ports"));
+    b.exceed(&bare);
+    let long = Body::new(99, []).behind(proto::DESTINATION, &[0, 255, 1, 4, 0, 0, 0, 0]);
+    b.exceed(&ip.packet(long.clone())).exceed(&ip.packet(long.clone().cut(2))).exceed(&ip.packet(long.cut(1)));
     let ping = b.sends(|ip| echo(ip, Echo::Request, 7, 1));
     b.complain(Kind::HostUnreachable, &ping);
     let behind = echo(&ip, Echo::Request, 7, 1).behind(proto::DESTINATION, options);

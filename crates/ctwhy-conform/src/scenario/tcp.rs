@@ -73,6 +73,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             b.sends(client(1_101, 900_000, ACK, 10));
             b.sends(client(1_001, 5_201, ACK, 100));
             b.answers(server(5_201, 2_000, ACK, 0));
+            // Not even the right kind of segment.
+            b.sends(client(1_101, 5_201, SYNACK, 0));
+            b.answers(server(5_201, 0, SYN, 0));
         },
     },
     Scenario {

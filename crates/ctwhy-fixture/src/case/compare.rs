@@ -64,6 +64,8 @@ pub enum Difference {
     CtInfo { packet: u64, recorded: CtInfo, decided: Option<CtInfo> },
     /// Another hook.
     Hook { packet: u64, recorded: Hook, decided: Option<Hook> },
+    /// Another reason for INVALID, in the words of the kernel's log.
+    Log { packet: u64, recorded: Vec<String>, decided: Option<Vec<String>> },
     /// Delivered to the box by one side only.
     Local { packet: u64, recorded: bool, decided: Option<bool> },
     /// More or fewer packets left the box.
@@ -120,6 +122,14 @@ impl fmt::Display for Difference {
             }
             Difference::Hook { packet, recorded, decided } => {
                 write!(f, "packet {packet}: the kernel decided at {recorded}, decided was at {}", Said(*decided))
+            }
+            Difference::Log { packet, recorded, decided } => {
+                let words = |texts: &[String]| match texts {
+                    [] => "no words".to_owned(),
+                    texts => format!("\"{}\"", texts.join("\", \"")),
+                };
+                let (kernel, other) = (words(recorded), Said(decided.as_deref().map(words)));
+                write!(f, "packet {packet}: the kernel logged {kernel} about it, decided would be {other}")
             }
             Difference::Local { packet, recorded, decided } => {
                 let side = |local: bool| if local { "delivered to the box" } else { "not delivered to the box" };
@@ -204,6 +214,9 @@ fn packet(r: &PacketOutcome, d: &PacketOutcome, out: &mut Vec<Difference>) {
         decided: d.ctinfo,
     }));
     out.extend(differing(r.hook, d.hook).map(|recorded| Difference::Hook { packet, recorded, decided: d.hook }));
+    if let Some(recorded) = r.log.as_ref().filter(|_| r.log != d.log) {
+        out.push(Difference::Log { packet, recorded: recorded.clone(), decided: d.log.clone() });
+    }
     out.extend(differing(r.local, d.local).map(|recorded| Difference::Local { packet, recorded, decided: d.local }));
 
     let emission = Emission::Forwarded;

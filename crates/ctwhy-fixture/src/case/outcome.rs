@@ -28,6 +28,9 @@ pub struct PacketOutcome {
     pub ctinfo: Option<CtInfo>,
     /// Where conntrack decided it.
     pub hook: Option<Hook>,
+    /// What the kernel logged (`nf_conntrack_log_invalid`) about why the packet is INVALID, a text each. Empty when it
+    /// said nothing, as it often does; unset for packets that are not INVALID.
+    pub log: Option<Vec<String>>,
     /// What left the box in its place: nothing, itself, or its fragments.
     pub forwarded: Option<Vec<Emitted>>,
     /// Whether it was delivered to the box itself.

@@ -68,6 +68,8 @@ struct PacketLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hook: Option<Hook>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     forwarded: Option<Vec<Emitted>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     local: Option<bool>,
@@ -118,12 +120,12 @@ impl Recording {
         let outcome = &mut self.outcome;
         match kind {
             PACKET => {
-                let PacketLine { packet, ctinfo, hook, forwarded, local, generated, .. } = parse(line)?;
+                let PacketLine { packet, ctinfo, hook, log, forwarded, local, generated, .. } = parse(line)?;
                 let expected = outcome.packets.len() as u64 + 1;
                 if packet != expected {
                     return Err(Problem::PacketOrder { expected, found: packet });
                 }
-                outcome.packets.push(PacketOutcome { packet, ctinfo, hook, forwarded, local, generated });
+                outcome.packets.push(PacketOutcome { packet, ctinfo, hook, log, forwarded, local, generated });
                 Ok(())
             }
             TABLE => once(&mut outcome.table, TABLE, line),
@@ -154,6 +156,7 @@ impl Recording {
                 packet: p.packet,
                 ctinfo: p.ctinfo,
                 hook: p.hook,
+                log: p.log.clone(),
                 forwarded: p.forwarded.clone(),
                 local: p.local,
                 generated: p.generated.clone(),
