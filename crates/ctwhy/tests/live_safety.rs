@@ -192,7 +192,7 @@ fn odd_packets_pass() {
     }
     let lab = lab_with("");
     let live = Live::start(&lab, &["--install-rules"]);
-    let mut wire = lab.injector("nat", "lan").unwrap();
+    let wire = lab.injector("nat", "lan").unwrap();
     let mut sent = 0;
     for protocol in [0u8, 1, 2, 6, 17, 33, 41, 47, 50, 58, 132, 136, 255] {
         for length in [0usize, 1, 3, 4, 7, 8, 9, 20, 31, 64] {

@@ -14,10 +14,12 @@ use crate::report::style::{Palette, When};
 
 /// The lab, drawn.
 pub(super) const MAP: &str = "\
-  client ───────── nat ─────────── r1 ─────────── r2 ───────── server
-  192.168.1.2      MASQUERADE      203.0.113.1    198.51.100.2   192.0.2.80
-  fd00:1::2        203.0.113.2     2001:db8:113::1               2001:db8:2::80
-                   2001:db8:113::2                2001:db8:100::2
+client ─────────── nat ───────────────── r1 ─────────────── r2 ─────────────── server
+192.168.1.2        lan: 192.168.1.1      203.0.113.1        198.51.100.2       192.0.2.80
+fd00:1::2               fd00:1::1        2001:db8:113::1    2001:db8:100::2    2001:db8:2::80
+                   wan: 203.0.113.2
+                        2001:db8:113::2
+                   masquerades what leaves by wan
 ";
 
 /// `ctwhy lab run traceroute`.

@@ -19,14 +19,14 @@ pub(crate) enum Consumer {
 
 /// An open queue.
 pub(super) enum Queue {
-    Mnl(MnlQueue),
+    Mnl(Box<MnlQueue>),
     Nfq(NfqQueue),
 }
 
 impl Queue {
     pub(super) fn open(consumer: Consumer, config: &QueueConfig) -> io::Result<Queue> {
         let mut queue = match consumer {
-            Consumer::Mnl => Queue::Mnl(MnlQueue::open(config)?),
+            Consumer::Mnl => Queue::Mnl(Box::new(MnlQueue::open(config)?)),
             Consumer::Nfq => Queue::Nfq(NfqQueue::open(config)?),
         };
         queue.packets().set_blocking(false);
@@ -35,7 +35,7 @@ impl Queue {
 
     pub(super) fn packets(&mut self) -> &mut dyn PacketQueue {
         match self {
-            Queue::Mnl(queue) => queue,
+            Queue::Mnl(queue) => queue.as_mut(),
             Queue::Nfq(queue) => queue,
         }
     }

@@ -117,7 +117,7 @@ struct Live {
     clock: Clock,
     /// The state of the receiving side: buffers that are used again.
     waiting: Vec<Queued>,
-    born: Vec<Box<Entry>>,
+    born: Vec<Entry>,
     left: Vec<Logged>,
     /// Packets or events went past: until the table is read again the engine knows less than the kernel.
     out_of_step: bool,
@@ -356,7 +356,7 @@ impl Live {
             match event {
                 Event::Entry(kind, entry) => {
                     let now = self.clock.now();
-                    self.born.extend(self.session.event(kind, entry, now));
+                    self.born.extend(self.session.event(kind, *entry, now));
                 }
                 Event::Lost => {
                     self.totals.lost.events += 1;

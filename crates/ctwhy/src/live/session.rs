@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Something happened to an entry. Gives the NEW of an entry back.
-    pub(super) fn event(&mut self, kind: EventKind, entry: Box<Entry>, now: Time) -> Option<Box<Entry>> {
+    pub(super) fn event(&mut self, kind: EventKind, entry: Entry, now: Time) -> Option<Entry> {
         match kind {
             EventKind::New => return Some(entry),
             EventKind::Update => self.engine.mark(&kernel::tuple(&entry.orig), entry.mark, now),
@@ -220,7 +220,7 @@ impl Session {
         &mut self,
         queued: &'a Queued,
         arrived: Arrived,
-        born: &[Box<Entry>],
+        born: &[Entry],
         copies: &[Logged],
         watch: Copies,
     ) -> Seen<'a> {
@@ -260,7 +260,7 @@ impl Session {
     }
 
     /// Finds the birth of the packet's own flow among the births of a moment; the others are entries like those of a dump.
-    fn take_births(&mut self, tracked: Option<&Tracked>, born: &[Box<Entry>], now: Time) -> Option<Learnt> {
+    fn take_births(&mut self, tracked: Option<&Tracked>, born: &[Entry], now: Time) -> Option<Learnt> {
         let own = tracked.and_then(|tracked| match &tracked.attached {
             Attached::Unconfirmed(Unconfirmed { flow, .. }) => Some(*flow.tuple(Direction::Original)),
             _ => None,
