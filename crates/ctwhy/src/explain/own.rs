@@ -16,6 +16,8 @@ use ctwhy_core::tuple::{Addr, L3, proto};
 const REMEMBERED: usize = 16;
 /// The longest TCP header.
 const LONGEST_HEADER: usize = 60;
+/// The UDP header.
+const UDP_HEADER: usize = 8;
 /// The most bytes of a dropped packet that are compared with a quote: what RFC 792 makes every error quote.
 const COMPARED: usize = 8;
 
@@ -98,7 +100,7 @@ pub(super) fn send<S: Sink>(
             let need = match packet.transport {
                 // NAT sums up the whole message.
                 Ok(transport) if matches!(transport.protonum, proto::ICMP | proto::ICMPV6) => packet.len,
-                Ok(transport) => (transport.offset + LONGEST_HEADER).min(packet.len),
+                Ok(transport) => (transport.offset + header(transport.protonum)).min(packet.len),
                 Err(_) => 0,
             };
             (complaints.trigger(&packet), packet.len, need)
@@ -111,6 +113,15 @@ pub(super) fn send<S: Sink>(
     // No checksum is verified at LOCAL_OUT, and nobody looks at what was cut off.
     buffer.resize(len, 0);
     engine.send(buffer, trigger.as_ref(), now, sink)
+}
+
+/// How many bytes of a transport header may decide.
+const fn header(protonum: u8) -> usize {
+    match protonum {
+        proto::TCP => LONGEST_HEADER,
+        proto::UDP => UDP_HEADER,
+        _ => 0,
+    }
 }
 
 fn unseen(error: PacketError) -> Ruling {

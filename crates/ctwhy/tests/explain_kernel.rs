@@ -1,0 +1,39 @@
+//! `ctwhy explain --json` on every recorded capture says what the kernel said, of every packet.
+#![allow(clippy::unwrap_used)] // A test that cannot go on fails.
+
+mod explain_common;
+
+use ctwhy_fixture::case::Case;
+use explain_common::*;
+use serde_json::Value;
+
+/// Packets whose decision rests on one that the box sent itself, which a capture of what it received does not hold.
+const RESTS_ON_AN_OWN_PACKET: [(&str, usize); 2] = [("box-echo-v4", 2), ("box-echo-v6", 2)];
+
+#[test]
+fn every_packet_of_every_recorded_capture_gets_the_ctinfo_of_the_kernel() {
+    let folders = Case::find(&fixture("")).unwrap();
+    let mut differing = Vec::new();
+    let mut compared = 0;
+    for folder in &folders {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let case = Case::read(folder).unwrap();
+        let ran = explain(&["--json", folder.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.err);
+        let objects: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(!case.recordings.is_empty(), "{name}");
+        for recording in case.recordings.values() {
+            assert_eq!(objects.len(), recording.outcome.packets.len(), "{name}");
+            for (object, recorded) in objects.iter().zip(&recording.outcome.packets) {
+                compared += 1;
+                let kernel = recorded.ctinfo.map(|ctinfo| ctinfo.to_string());
+                if object["ctinfo"].as_str() != kernel.as_deref() {
+                    differing.push((name.clone(), usize::try_from(recorded.packet).unwrap()));
+                }
+            }
+        }
+    }
+    let known: Vec<_> = RESTS_ON_AN_OWN_PACKET.iter().map(|(name, packet)| ((*name).to_owned(), *packet)).collect();
+    assert_eq!(differing, known, "of {compared} packets");
+    assert!(folders.len() >= 10 && compared >= 100, "{} cases, {compared} packets", folders.len());
+}
