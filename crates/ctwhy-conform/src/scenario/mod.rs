@@ -7,6 +7,7 @@ mod errors;
 mod generic;
 mod icmp;
 mod icmpv6;
+mod ip;
 mod local;
 mod nat;
 mod quotes;
@@ -59,6 +60,7 @@ pub(crate) struct Scenario {
 #[must_use]
 pub fn all() -> Vec<(String, Case)> {
     let scenarios = [
+        ip::SCENARIOS,
         errors::SCENARIOS,
         quotes::SCENARIOS,
         icmp::SCENARIOS,

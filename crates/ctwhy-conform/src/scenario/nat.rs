@@ -55,6 +55,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "snat-to-port-errors",
+        families: &Family::BOTH,
+        title: "Ports are translated, and so are the ports that errors quote",
+        shows: "Source NAT to one port for UDP and one for TCP. Each error quotes the translated port and arrives with the \
+                client's own; the checksum of a quoted TCP header follows where it is there.",
+        ids: &["NAT-ICMP-01", "NAT-MAN-02", "NAT-MAN-03"],
+        compose: to_port,
+    },
+    Scenario {
+        name: "udp-checksum-zero-masquerade",
+        families: &Family::BOTH,
+        title: "A checksum that becomes zero",
+        shows: "Translated, the checksum of the datagram would be 0, which means that there is none. It is written as 0xffff.",
+        ids: &["NAT-MAN-03"],
+        compose: |b| {
+            b.masquerade();
+            let outside = b.outside();
+            let checksum = udp(&outside, 40_000, 33_434, &[0; 2]).bytes;
+            let payload = [checksum[6], checksum[7]];
+            let left = b.sends(|ip| udp(ip, 40_000, 33_434, &payload));
+            b.exceed(&left);
+        },
+    },
+    Scenario {
         name: "shared-port-masquerade",
         families: &Family::BOTH,
         title: "Two flows of one client through masquerade",
@@ -134,6 +158,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
 ];
+
+fn to_port(b: &mut Builder) {
+    let v = virtual_ip(b);
+    let public = match v {
+        IpAddr::V4(v) => v.to_string(),
+        IpAddr::V6(v) => format!("[{v}]"),
+    };
+    b.nat(&[
+        &format!("-A POSTROUTING -o wan -p udp -j SNAT --to-source {public}:5000"),
+        &format!("-A POSTROUTING -o wan -p tcp -j SNAT --to-source {public}:5001"),
+    ]);
+    b.probe();
+    b.sends(|ip| Tcp::syn().body(ip));
+    let outside = Ip::between(v, b.server).ttl(63);
+    let datagram = outside.packet(udp(&outside, 5_000, 33_434, b"who answers?"));
+    let syn = outside.packet(Tcp { sport: 5_001, ..Tcp::syn() }.body(&outside));
+    let header = b.header();
+    for quote in [&datagram[..], &datagram[..header + 8], &syn[..], &syn[..header + 8], &syn[..header + 19]] {
+        let error = b.error(b.r1, v, Kind::TimeExceeded, quote);
+        b.wan(error);
+    }
+    let back = Ip::between(b.server, v);
+    b.wan(back.packet(udp(&back, 33_434, 5_000, b"I do")));
+}
 
 /// An address outside that is not the box's.
 fn virtual_ip(b: &Builder) -> IpAddr {
