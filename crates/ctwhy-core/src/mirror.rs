@@ -268,6 +268,19 @@ impl Engine {
         }
     }
 
+    /// Sets an entry back to what it was, if it is still there.
+    pub fn restore(&mut self, entry: &Confirmed, now: Time) -> bool {
+        let table = &mut self.conntrack.table;
+        let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), now) else { return false };
+        match table.get_mut(id) {
+            Some(present) if present.flow.tuples == entry.flow.tuples => {
+                *present = *entry;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The entry that has this tuple in either direction, and which.
     #[must_use]
     pub fn find(&self, tuple: &Tuple, now: Time) -> Option<(Direction, &Confirmed)> {

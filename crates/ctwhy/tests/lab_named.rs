@@ -3,7 +3,7 @@
 
 mod lab_common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Output, Stdio};
 
 use ctwhy_linux::testing;
@@ -67,8 +67,9 @@ fn two_labs_side_by_side() {
 
     // What still runs in a lab goes with it.
     let mut command = Command::new(CTWHY);
-    marked.apply(command.args(["lab", "exec", "server", "--", "cat"]));
-    let mut cat = command.stdin(Stdio::piped()).spawn().unwrap();
+    marked.apply(command.args(["lab", "exec", "server", "--", "sh", "-c", "echo here; cat"]));
+    let mut cat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    cat.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
     ok(&marked, &["lab", "down"]);
     assert!(!cat.wait().unwrap().success());
     assert_eq!(ok(&marked, &["lab", "list"]).lines().count(), 1);

@@ -144,6 +144,51 @@ fn stopped_under_load() {
     assert_eq!(our_rules(&lab), "");
 }
 
+/// Two packets of a new flow in the queue at once: for UDP the kernel makes one flow of them, for ICMP it drops the second.
+#[test]
+fn a_flow_that_begins_twice() {
+    if !testing::require_lab() {
+        return;
+    }
+    let lab = lab_with("");
+    echo(&udp(&lab, "server", "0.0.0.0:7"));
+    let near = udp(&lab, "client", "0.0.0.0:0");
+    // Neighbours are known before.
+    round_trip(&udp(&lab, "client", "0.0.0.0:0"), server(7), b"before");
+    let mut live = Live::start(&lab, &["--install-rules"]);
+    let inner = inner_pid(&live);
+    kill(inner, libc::SIGSTOP);
+    near.send_to(b"one", server(7)).unwrap();
+    near.send_to(b"two", server(7)).unwrap();
+    let wire = lab.injector("nat", "lan").unwrap();
+    for number in [1, 2] {
+        let mut packet = vec![0x45, 0, 0, 28, 0, number, 0, 0, 9, 1, 0, 0, 192, 168, 1, 2, 192, 0, 2, 80];
+        let checksum = !sum(&packet);
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let mut echo = vec![8, 0, 0, 0, 0x12, 0x34, 0, number];
+        let checksum = !sum(&echo);
+        echo[2..4].copy_from_slice(&checksum.to_be_bytes());
+        packet.extend(echo);
+        wire.inject(&packet).unwrap();
+    }
+    kill(inner, libc::SIGCONT);
+    for expected in [b"one", b"two"] {
+        let mut buffer = [0; 3];
+        near.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer, expected);
+    }
+    let icmp = |packet: &serde_json::Value, ctinfo| packet["ct"]["proto"] == "icmp" && packet["ctinfo"] == ctinfo;
+    live.until_packets(1, "echo reply", |packet| icmp(packet, "ESTABLISHED_REPLY"));
+    let ended = live.stop(SIGINT);
+    ended.assert_agreement();
+    assert_eq!(ended.packets.iter().filter(|packet| icmp(packet, "ESTABLISHED_REPLY")).count(), 1);
+    let drops: Vec<_> =
+        ended.packets.iter().filter(|packet| icmp(packet, "NEW")).map(|packet| packet["drop"].as_str()).collect();
+    assert_eq!(drops, [None, Some("confirm.clash")]);
+    let datagrams = ended.packets.iter().filter(|p| p["ct"]["proto"] == "udp" && p["ctinfo"] == "NEW").count();
+    assert_eq!(datagrams, 2);
+}
+
 /// The process in the lab's PID namespace; what was started only stands for it.
 fn inner_pid(live: &Live) -> i32 {
     let outer = live.child.id();

@@ -135,7 +135,9 @@ fn exec(name: &str, node: &str, command: &[String]) -> io::Result<ExitCode> {
 /// Runs a command to its end; its status becomes ours.
 fn status(mut command: Command) -> io::Result<ExitCode> {
     use std::os::unix::process::ExitStatusExt;
-    let status = command.status()?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status =
+        command.status().map_err(|error| io::Error::new(error.kind(), format!("starting {program}: {error}")))?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

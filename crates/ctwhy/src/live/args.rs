@@ -46,8 +46,17 @@ enum ConsumerName {
     Nfq,
 }
 
+/// What has to be known before the rules go onto a busy machine.
+const NOTES: &str = "\
+A packet that waits in the queue is one that conntrack has not confirmed yet. When a second packet of the same new TCP or \
+ICMP flow comes meanwhile, the kernel drops it at the end of its way (confirm.clash in the summary), as with every program \
+that serves an NFQUEUE behind conntrack; retransmissions get through. UDP is not affected.
+
+SIGUSR1 prints the totals so far. Exit code: 0 when everything agreed, 1 when something differed, 2 when it could not run.";
+
 /// `ctwhy live`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = NOTES)]
 pub(crate) struct LiveArgs {
     #[command(flatten)]
     pub(crate) meeting: Meeting,

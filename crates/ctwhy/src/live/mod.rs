@@ -11,6 +11,7 @@ mod args;
 mod compare;
 mod consumer;
 mod kernel;
+mod order;
 mod report;
 mod session;
 mod totals;
@@ -281,6 +282,7 @@ impl Live {
             let now = self.clock.now();
             arrived.push(kernel::hook(queued.hook).map(|hook| self.session.arrive(queued, hook, now)));
         }
+        self.session.reconsider(&waiting, &mut arrived);
         self.session.end_entries(now);
         let mut result = Ok(count);
         for (queued, arrived) in waiting.iter().zip(arrived) {

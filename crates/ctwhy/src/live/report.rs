@@ -81,6 +81,9 @@ impl Reporter {
         if seen.left == Left::Nowhere && seen.ruling.verdict == Verdict::Accept {
             text.push_str("; dropped on the way");
         }
+        if seen.reordered {
+            text.push_str("; tracked in another order than queued");
+        }
         text.push('\n');
         // Writing into a string does not fail.
         if self.verbose {
@@ -162,6 +165,10 @@ fn summary(totals: &Totals, left_out: u64, palette: Palette) -> String {
         Plural(*compared_ctinfo, "decision"),
         Plural(*compared_bytes, "packet"),
     );
+    if totals.reordered > 0 {
+        let packets = Plural(totals.reordered, "packet");
+        let _ = writeln!(text, "{packets} tracked in another order than queued (several CPUs at once)");
+    }
     if totals.elsewhere > 0 {
         let packets = Plural(totals.elsewhere, "packet");
         let _ = writeln!(text, "{packets} let go unexplained, queued by other rules than those of `ctwhy rules`");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use ctwhy_core::conn::Unconfirmed;
+use ctwhy_core::conn::{Confirmed, Unconfirmed};
 use ctwhy_core::conntrack::{Attached, Tracked};
 use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::hook::{Egress, Engine, Hook, Ruling, Unseen, Verdict};
@@ -16,7 +16,7 @@ use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 use ctwhy_core::track::tcp::TcpReason;
-use ctwhy_core::tuple::Tuple;
+use ctwhy_core::tuple::{Tuple, extract, proto};
 use ctwhy_linux::ctnetlink::{Entry, EventKind};
 use ctwhy_linux::interfaces;
 use ctwhy_linux::nflog::Logged;
@@ -29,11 +29,25 @@ use super::kernel;
 
 /// A packet that conntrack has decided about and that still waits for its verdict.
 pub(super) struct Arrived {
-    hook: Hook,
-    now: Time,
-    kernel: Option<CtInfo>,
-    outcome: Result<Tracked, Unseen>,
-    trace: Trace,
+    pub(super) hook: Hook,
+    pub(super) now: Time,
+    pub(super) kernel: Option<CtInfo>,
+    pub(super) outcome: Result<Tracked, Unseen>,
+    pub(super) trace: Trace,
+    /// The entry of a TCP packet before it.
+    pub(super) before: Option<Confirmed>,
+    /// It was decided about in another order than it was queued in.
+    pub(super) reordered: bool,
+}
+
+impl Arrived {
+    /// Is the engine's decision the kernel's, where both are known?
+    pub(super) fn agrees(&self) -> bool {
+        match (self.outcome, self.kernel) {
+            (Ok(tracked), Some(kernel)) => tracked.ctinfo == kernel,
+            _ => true,
+        }
+    }
 }
 
 /// Everything that is known about one packet in the end.
@@ -61,6 +75,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) left: Left,
     /// Does the engine know what the kernel knows? Not after packets went past.
     pub(crate) comparable: bool,
+    /// Did the kernel decide about it in another order than it was queued in?
+    pub(crate) reordered: bool,
 }
 
 /// How a packet left.
@@ -140,11 +156,27 @@ impl Session {
     pub(super) fn arrive(&mut self, queued: &Queued, hook: Hook, now: Time) -> Arrived {
         let kernel = self.bits.decode(queued.mark).map(kernel::ctinfo);
         let mut trace = Trace::default();
+        let before = self.tcp_entry(queued, now);
         let outcome = self.decide(queued, hook, now, &mut trace);
-        Arrived { hook, now, kernel, outcome, trace }
+        Arrived { hook, now, kernel, outcome, trace, before, reordered: false }
     }
 
-    fn decide(&mut self, queued: &Queued, hook: Hook, now: Time, trace: &mut Trace) -> Result<Tracked, Unseen> {
+    /// The entry of a TCP packet.
+    fn tcp_entry(&self, queued: &Queued, now: Time) -> Option<Confirmed> {
+        let packet = Packet::parse(&queued.payload, queued.original_len).ok()?;
+        let transport = packet.transport.ok().filter(|transport| transport.protonum == proto::TCP)?;
+        let l4 = packet.bytes.get(transport.offset..)?;
+        let tuple = extract(packet.l3num, packet.src, packet.dst, proto::TCP, l4).ok()?;
+        self.engine.find(&tuple, now).map(|(_, entry)| *entry)
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        queued: &Queued,
+        hook: Hook,
+        now: Time,
+        trace: &mut Trace,
+    ) -> Result<Tracked, Unseen> {
         let mut packet = Packet::parse(&queued.payload, queued.original_len).map_err(Unseen::Packet)?;
         packet.checksum_trusted = queued.offload.checksum_not_ready;
         let trigger = if hook == Hook::LocalOut { self.answers.trigger(&packet) } else { None };
@@ -176,7 +208,7 @@ impl Session {
         let mut trace = Trace::default();
         let outcome = self.engine.arrive(&packet, Hook::LocalOut, Some(&trigger), now, &mut trace);
         let kernel = self.bits.decode(queued.mark).map(kernel::ctinfo);
-        Some((queued, Arrived { hook: Hook::LocalOut, now, kernel, outcome, trace }))
+        Some((queued, Arrived { hook: Hook::LocalOut, now, kernel, outcome, trace, before: None, reordered: false }))
     }
 
     /// Something happened to an entry. Gives the NEW of an entry back.
@@ -224,7 +256,7 @@ impl Session {
         copies: &[Logged],
         watch: Copies,
     ) -> Seen<'a> {
-        let Arrived { hook, now, kernel, outcome, mut trace } = arrived;
+        let Arrived { hook, now, kernel, outcome, mut trace, reordered, .. } = arrived;
         let learnt = self.take_births(outcome.ok().as_ref(), born, now);
         let copies: Vec<&Logged> = copies.iter().filter(|copy| may_be_copy(copy, queued, hook)).collect();
         let (ruling, left, after) = match outcome {
@@ -256,7 +288,20 @@ impl Session {
         let number = self.number;
         let interface = index.and_then(|index| self.name(index));
         let (bytes, len) = (queued.payload.as_slice(), queued.original_len);
-        Seen { number, time: now, interface, bytes, len, after, ruling, trace, kernel, left, comparable: true }
+        Seen {
+            number,
+            time: now,
+            interface,
+            bytes,
+            len,
+            after,
+            ruling,
+            trace,
+            kernel,
+            left,
+            comparable: true,
+            reordered,
+        }
     }
 
     /// Finds the birth of the packet's own flow among the births of a moment; the others are entries like those of a dump.

@@ -22,6 +22,8 @@ pub(crate) struct Totals {
     pub(crate) differed: u64,
     /// Packets that could not be compared because others had gone past.
     pub(crate) incomparable: u64,
+    /// Packets that the kernel decided about in another order than it queued them in.
+    pub(crate) reordered: u64,
     /// Packets that came from another hook than those right behind conntrack.
     pub(crate) elsewhere: u64,
     /// Packets that were seen not to leave.
@@ -69,6 +71,7 @@ impl Totals {
             Some(false) => self.differed += 1,
             None => {}
         }
+        self.reordered += u64::from(seen.reordered);
         self.incomparable += u64::from(!seen.comparable);
         self.vanished += u64::from(seen.left == Left::Nowhere);
         self.summary.count(&Decided::Ruling(&seen.ruling));
