@@ -22,6 +22,13 @@ fn differences(folder: &Path) -> Result<Vec<String>, String> {
         let decided = replay(&case, recording).map_err(|error| error.to_string())?;
         let differences = compare(&recording.outcome, &decided, Tolerance { timeout: Some(1) });
         lines.extend(differences.iter().map(|difference| format!("{release}: {difference}")));
+        // The recorder sees every packet that conntrack sees.
+        for (recorded, decided) in recording.outcome.packets.iter().zip(&decided.packets) {
+            if let (None, Some(ctinfo)) = (recorded.ctinfo, decided.ctinfo) {
+                let packet = recorded.packet;
+                lines.push(format!("{release}: packet {packet}: conntrack never saw it, decided was {ctinfo}"));
+            }
+        }
     }
     Ok(lines)
 }

@@ -1,9 +1,11 @@
 //! The ICMP header itself, and queries with their replies (catalogue B.1 and the first steps of B.2).
 
+use std::net::IpAddr;
+
+use ctwhy_core::checksum::Sum;
+
 use super::{Builder, Family, Kind, Scenario};
 use crate::compose::{self, Body, Echo, Ip, echo, proto, sealed, sealed_with};
-use ctwhy_core::checksum::Sum;
-use std::net::IpAddr;
 
 const V4: &[Family] = &[Family::V4];
 

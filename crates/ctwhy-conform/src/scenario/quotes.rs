@@ -185,8 +185,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "quote-ihl-4-masquerade",
         families: V4,
         title: "A quoted header of four words is translated",
-        shows: "As without NAT the ports are read from the destination address. What is then translated where, the kernel \
-                knows.",
+        shows: "As without NAT the ports are read from the destination address. When the quote is translated, what lies \
+                where the checksum would be is adjusted: the real destination port. With 20 quoted bytes there is no whole \
+                UDP header, and NAT drops the error.",
         ids: &["ICMP-IN-03", "NAT-MAN-01"],
         compose: |b| {
             let left = b.masquerade().sends(|ip| udp(ip, 49_152, 592, b"strange"));
@@ -197,7 +198,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "quote-ihl-0-masquerade",
         families: V4,
         title: "A quoted header of no words is translated",
-        shows: "As without NAT the ports are read from the first word of the header, and a UDP checksum in its second.",
+        shows: "As without NAT the ports are read from the first word of the header. Where the UDP checksum would be are \
+                the fragment flags; they are 0, which means that there is no checksum.",
         ids: &["ICMP-IN-03", "NAT-MAN-01"],
         compose: |b| {
             let left = b.masquerade().sends(|ip| udp(ip, 16_384, 29, b"x"));
