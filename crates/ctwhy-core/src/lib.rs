@@ -3,7 +3,7 @@
 //! A packet meets the rooms of this crate in this order:
 //!
 //! 1. [`packet`]: a view of the bytes; the packet inside an ICMP error is a type of its own.
-//! 2. [`tuple`]: who sends what to whom; inversion.
+//! 2. [`mod@tuple`]: who sends what to whom; inversion.
 //! 3. [`related`]: an ICMP error -> the flow of the packet that it quotes.
 //! 4. [`table`] and [`conn`]: tuple -> entry; unconfirmed and confirmed entries.
 //! 5. [`track`]: what the protocol says about the packet.
