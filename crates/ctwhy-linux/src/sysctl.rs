@@ -67,6 +67,15 @@ pub fn kernel_release() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim_end().to_owned())
 }
 
+/// The version of the running kernel: its release without what its builder appended, `6.18.44` of `6.18.44-amd64`.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn kernel_version() -> io::Result<String> {
+    let release = kernel_release()?;
+    Ok(release.split(['-', '+']).next().unwrap_or(&release).to_owned())
+}
+
 /// What the running kernel was built with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelConfig(String);

@@ -88,7 +88,7 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
     outcome.table = Some(table);
     outcome.events = Some(under_test.events()?);
 
-    let release = sysctl::kernel_release().map_err(RecordError::kernel("reading the kernel's release"))?;
+    let release = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
     let sysctls = under_test.in_box(conntrack_sysctls)?;
     Ok(Recorded { recording: Recording { release, config: facts(), sysctls, outcome }, lag })
 }
