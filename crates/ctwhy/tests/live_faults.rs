@@ -8,8 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use ctwhy_linux::lab::Lab;
 use ctwhy_linux::signal::SIGINT;
+use ctwhy_linux::sysctl;
 use ctwhy_linux::testing;
-use live_common::{CTWHY, Live, lab_with, our_rules, run};
+use live_common::{CTWHY, Live, lab_with, our_rules};
 
 /// The one line that a command says, which ends with exit code 2.
 fn one_line(output: &Output) -> String {
@@ -81,7 +82,9 @@ fn without_iptables() {
     let hide = "for directory in /usr/sbin /sbin /usr/local/sbin; do \
                   if [ -d \"$directory\" ]; then mount -t tmpfs none \"$directory\" || exit 9; fi; done; exec \"$@\"";
     let mut command = lab.command("nat", "unshare").unwrap();
-    command.args(["-m", "sh", "-c", hide, "sh", CTWHY, "live", "--install-rules"]);
+    // Tools may also have been unpacked in places of their own.
+    command.env("PATH", "/usr/bin:/bin");
+    command.args(["-m", "sh", "-c", hide, "sh", CTWHY, "live", "--install-rules", "--time", "20"]);
     let said = one_line(&command.output().unwrap());
     assert!(said.contains("`iptables` is not installed; on Debian: apt-get install iptables"), "{said}");
 }
@@ -92,7 +95,7 @@ fn without_events() {
         return;
     }
     let lab = lab_with("");
-    run(&lab, "nat", "sysctl -q -w net.netfilter.nf_conntrack_events=0");
+    lab.in_node("nat", || sysctl::write("net.netfilter.nf_conntrack_events", "0")).unwrap().unwrap();
     let said = one_line(&live(&lab, &["--install-rules"]).output().unwrap());
     assert!(said.contains("net.netfilter.nf_conntrack_events is 0"), "{said}");
     assert_eq!(our_rules(&lab), "");
