@@ -318,10 +318,13 @@ fn a_missing_tool_is_named_or_done_without() {
         return;
     }
     for (hidden, hide) in [
-        ("nft", "mount --bind /dev/null /usr/sbin/nft"),
-        ("all", "mount -t tmpfs none /usr/sbin; mount -t tmpfs none /usr/local/sbin"),
+        (
+            "nft",
+            "for d in $(echo \"$PATH\" | tr : ' '); do if [ -e $d/nft ]; then mount --bind /dev/null $d/nft; fi; done",
+        ),
+        ("all", "mount -t tmpfs none /usr/sbin; mount -t tmpfs none /usr/local/sbin; PATH=/usr/bin:/bin"),
     ] {
-        // The mounts are the lab's own.
+        // The mounts are the lab's own. Tools may also have been unpacked in places of their own.
         let lab = small_lab("", "");
         let mut command = lab.command("middle", "sh").unwrap();
         let shell = format!("{hide}; exec \"$0\" without_tools --exact --ignored --nocapture");
