@@ -5,7 +5,7 @@ use ctwhy_core::direction::Direction;
 use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{self, has_ports};
-use ctwhy_linux::ctnetlink::{Counters, Entry, L4, PerDirection, TcpInfo, Tuple, format_extended};
+use ctwhy_linux::ctnetlink::{Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple, format_extended};
 
 /// The entries that are alive at `now`, a line each, sorted.
 #[must_use]
@@ -32,7 +32,17 @@ fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
                 reply: Some(state.flags(Direction::Reply)),
             },
         }),
-        Protocol::Udp { .. } | Protocol::Stateless => None,
+        _ => None,
+    };
+    let sctp = match &flow.protocol {
+        Protocol::Sctp(state) => Some(SctpInfo {
+            state: state.state().number(),
+            vtag: PerDirection {
+                original: Some(state.tag(Direction::Original)),
+                reply: Some(state.tag(Direction::Reply)),
+            },
+        }),
+        _ => None,
     };
     let counters = flow.counters.map(|both| both.map(|Counter { packets, bytes }| Counters { packets, bytes }));
     Entry {
@@ -45,7 +55,7 @@ fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
         zone: 0,
         use_count: Some(1),
         tcp,
-        sctp: None,
+        sctp,
         counters: PerDirection { original: counters.map(|[o, _]| o), reply: counters.map(|[_, r]| r) },
         master: None,
         helper: None,
@@ -55,7 +65,7 @@ fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
 fn side(tuple: &tuple::Tuple) -> Tuple {
     let l4 = if tuple.is_icmp() {
         L4::Icmp { id: tuple.src_u, icmp_type: tuple.icmp_type(), code: tuple.icmp_code() }
-    } else if has_ports(tuple.protonum) {
+    } else if has_ports(tuple.protonum) || tuple.protonum == tuple::proto::GRE {
         L4::Ports { sport: tuple.src_u, dport: tuple.dst_u }
     } else {
         L4::Generic

@@ -6,6 +6,8 @@
 use crate::direction::Direction;
 use crate::status::Status;
 use crate::time::Time;
+use crate::track::gre::Gre;
+use crate::track::sctp::Sctp;
 use crate::track::tcp::Tcp;
 use crate::tuple::Tuple;
 
@@ -26,8 +28,14 @@ pub enum Protocol {
         /// When the flow is old enough to be a stream (UDP-02).
         stream_from: Time,
     },
+    /// UDP-Lite, of which nothing is remembered.
+    Udplite,
     /// TCP.
     Tcp(Tcp),
+    /// SCTP.
+    Sctp(Sctp),
+    /// GRE.
+    Gre(Gre),
     /// ICMP and ICMPv6 queries, and every protocol that conntrack does not know: nothing is remembered.
     Stateless,
 }

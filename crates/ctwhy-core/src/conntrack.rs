@@ -11,8 +11,10 @@ use crate::sysctl::Sysctls;
 use crate::table::{EntryId, Table};
 use crate::time::Time;
 use crate::trace::{Sink, Step, TimeoutRule, Unchecked};
+use crate::track::gre::Gre;
+use crate::track::sctp::{self, Sctp};
 use crate::track::tcp::{self, Tcp};
-use crate::track::{Context, Outcome, icmp, icmpv6, udp};
+use crate::track::{Context, Outcome, icmp, icmpv6, udp, udplite};
 use crate::tuple::{Tuple, extract, proto};
 
 /// What is attached to a packet on its way through the hooks (`skb->_nfct`).
@@ -45,12 +47,6 @@ impl Tracked {
     }
 }
 
-/// Whether the engine has a tracker for the protocol. Of the others it says so instead of guessing.
-#[must_use]
-pub const fn has_tracker(protonum: u8) -> bool {
-    !matches!(protonum, proto::GRE | proto::SCTP | proto::UDPLITE)
-}
-
 /// Conntrack proper: the table and the knobs.
 #[derive(Clone, Debug, Default)]
 pub struct Conntrack {
@@ -63,7 +59,7 @@ pub struct Conntrack {
 impl Conntrack {
     /// `nf_conntrack_in`: finds or creates the entry of a packet and asks the tracker.
     ///
-    /// Fragments must have been reassembled, and [`has_tracker`] must hold for the protocol.
+    /// Fragments must have been reassembled.
     pub fn track<S: Sink>(&mut self, packet: &Packet<'_>, hook: Hook, now: Time, sink: &mut S) -> Tracked {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
         let transport = match packet.transport {
@@ -113,8 +109,7 @@ impl Conntrack {
             }
         }
         let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
-        let tuple =
-            extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(Reason::ShortTransport)?;
+        let tuple = extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(Reason::no_tuple)?;
         sink.step(|| Step::TupleRead { tuple });
         // A reopened TCP connection is looked up once more; the second time its old entry is gone.
         loop {
@@ -147,24 +142,39 @@ impl Conntrack {
         let reply = tuple.invert().ok_or(Reason::NotInvertible { tuple })?;
         sink.step(|| Step::Created { reply });
         let l4 = packet.l4(transport.offset);
+        let mut status = Status::default();
         let (protocol, outcome) = match transport.protonum {
             proto::TCP => {
                 let segment = tcp::check(&l4, &cx)?;
                 let mut state = Tcp::new(&segment, &cx, sink)?;
-                let outcome = state.packet(&segment, Direction::Original, Status::default(), 0, &cx, sink);
+                let outcome = state.packet(&segment, Direction::Original, status, 0, &cx, sink);
                 (Protocol::Tcp(state), outcome)
             }
             proto::UDP => {
                 udp::check(&l4, &cx, sink)?;
                 let stream_from = now.plus_secs(udp::STREAM_AFTER_SECS);
-                (Protocol::Udp { stream_from }, udp::packet(Status::default(), stream_from, now, &cx, sink))
+                (Protocol::Udp { stream_from }, udp::packet(status, stream_from, now, &cx, sink))
+            }
+            proto::UDPLITE => {
+                udplite::check(&l4, &cx, sink)?;
+                (Protocol::Udplite, udplite::packet(status, &cx, sink))
+            }
+            proto::SCTP => {
+                let sctp_packet = sctp::check(&l4, &cx, sink)?;
+                let mut state = Sctp::new(&sctp_packet, sink)?;
+                let outcome = state.packet(&sctp_packet, Direction::Original, &mut status, &cx, sink);
+                (Protocol::Sctp(state), outcome)
+            }
+            proto::GRE => {
+                let state = Gre::new(cx.sysctls);
+                (Protocol::Gre(state), state.packet(status, sink))
             }
             proto::ICMP | proto::ICMPV6 => (Protocol::Stateless, icmp_packet(packet, &tuple, &cx, sink)?),
             _ => (Protocol::Stateless, generic_packet(&cx, sink)),
         };
         let mut flow = Flow {
             tuples: [tuple, reply],
-            status: Status::default(),
+            status,
             mark: 0,
             counters: self.sysctls.acct.then(Default::default),
             protocol,
@@ -215,6 +225,15 @@ impl Conntrack {
                 udp::check(&l4, &cx, sink)?;
                 udp::packet(status, *stream_from, now, &cx, sink)
             }
+            Protocol::Udplite => {
+                udplite::check(&l4, &cx, sink)?;
+                udplite::packet(status, &cx, sink)
+            }
+            Protocol::Sctp(state) => {
+                let sctp_packet = sctp::check(&l4, &cx, sink)?;
+                state.packet(&sctp_packet, direction, &mut entry.flow.status, &cx, sink)
+            }
+            Protocol::Gre(state) => state.packet(status, sink),
             Protocol::Stateless if original.is_icmp() => icmp_packet(packet, &original, &cx, sink)?,
             Protocol::Stateless => generic_packet(&cx, sink),
         };

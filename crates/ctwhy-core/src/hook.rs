@@ -10,7 +10,7 @@
 use core::fmt;
 
 use crate::confirm::{self, ConfirmDrop};
-use crate::conntrack::{Attached, Conntrack, Tracked, has_tracker};
+use crate::conntrack::{Attached, Conntrack, Tracked};
 use crate::direction::CtInfo;
 use crate::nat::hooks::{Surroundings, translate};
 use crate::nat::manip::decrement_ttl;
@@ -112,8 +112,6 @@ pub enum Unseen {
     Packet(PacketError),
     /// A fragment: it waits for the rest of its datagram, which is tracked as one packet.
     Fragment(Fragment),
-    /// The engine has no tracker for the protocol.
-    NoTracker(u8),
 }
 
 impl Unseen {
@@ -123,7 +121,6 @@ impl Unseen {
         match self {
             Unseen::Packet(error) => error.code(),
             Unseen::Fragment(_) => "fragment.incomplete",
-            Unseen::NoTracker(_) => "engine.no_tracker",
         }
     }
 }
@@ -158,11 +155,7 @@ pub struct Ruling {
 
 impl Ruling {
     fn unseen(hook: Hook, unseen: Unseen) -> Ruling {
-        // A packet for which there is no tracker goes on; one that IP drops, and a fragment, does not.
-        let egress = match unseen {
-            Unseen::NoTracker(_) => Egress::Forwarded(None),
-            Unseen::Packet(_) | Unseen::Fragment(_) => Egress::Nowhere,
-        };
+        let egress = Egress::Nowhere;
         Ruling { hook, ctinfo: Err(unseen), reason: None, verdict: Verdict::Accept, egress, attached: Attached::None }
     }
 
@@ -371,9 +364,6 @@ pub(crate) fn not_tracked(packet: &Packet<'_>) -> Option<Unseen> {
         return Some(Unseen::Fragment(fragment));
     }
     let transport = packet.transport.ok()?;
-    if !has_tracker(transport.protonum) {
-        return Some(Unseen::NoTracker(transport.protonum));
-    }
     // A capture that was cut inside the header that decides says nothing.
     let have = packet.bytes.len();
     let need = transport.offset + decisive_bytes(packet, transport.protonum, transport.offset);
@@ -382,10 +372,20 @@ pub(crate) fn not_tracked(packet: &Packet<'_>) -> Option<Unseen> {
 
 /// How many bytes of a transport header its tracker reads.
 fn decisive_bytes(packet: &Packet<'_>, protonum: u8, offset: usize) -> usize {
-    use crate::track::{icmp, icmpv6};
-    use crate::tuple::proto;
+    use crate::track::{icmp, icmpv6, sctp};
+    use crate::tuple::{gre_version, proto};
     match (packet.l3num, protonum) {
-        (_, proto::UDP) => 8,
+        (_, proto::UDP | proto::UDPLITE) => 8,
+        (_, proto::SCTP) => {
+            let bytes = packet.bytes.get(offset..).unwrap_or(&[]);
+            sctp::chunk::decisive_bytes(bytes, packet.len.saturating_sub(offset))
+        }
+        // Version 1 has keys, up to its eighth byte; a header without either is tracked all the same.
+        (_, proto::GRE) => {
+            let bytes = packet.bytes.get(offset..).unwrap_or(&[]);
+            let need = if gre_version(bytes) == Some(1) { 8 } else { 4 };
+            need.min(packet.len.saturating_sub(offset))
+        }
         (_, proto::TCP) => {
             let data_offset = packet.bytes.get(offset + 12).map_or(5, |byte| byte >> 4);
             usize::from(data_offset.max(5)) * 4

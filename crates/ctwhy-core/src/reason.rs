@@ -3,8 +3,9 @@
 use core::net::IpAddr;
 
 use crate::packet::NoTransport;
+use crate::track::sctp::SctpReason;
 use crate::track::tcp::TcpReason;
-use crate::tuple::{ShortTransport, Tuple};
+use crate::tuple::{NoTuple, ShortTransport, Tuple};
 
 /// The cause of an INVALID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,11 @@ pub enum Reason {
     NoTransport(NoTransport),
     /// The transport header is cut off before the tuple is complete.
     ShortTransport(ShortTransport),
+    /// GRE version 1 that does not carry PPP.
+    GrePayload {
+        /// The EtherType of what it carries.
+        protocol: u16,
+    },
     /// The tuple cannot be turned round: nobody answers this ICMP type, so no flow can begin with it.
     NotInvertible {
         /// The tuple.
@@ -44,6 +50,11 @@ pub enum Reason {
     QuotedNoTransport(NoTransport),
     /// The quoted transport header is cut off before the tuple is complete.
     QuotedShortTransport(ShortTransport),
+    /// The quoted packet is GRE version 1 that does not carry PPP.
+    QuotedGrePayload {
+        /// The EtherType of what it carries.
+        protocol: u16,
+    },
     /// The quoted packet is itself one that nobody answers, such as an ICMP error: it belongs to no flow.
     QuotedNotInvertible {
         /// The quoted tuple.
@@ -96,8 +107,64 @@ pub enum Reason {
         /// As it should be.
         expected: u16,
     },
+    /// The UDP-Lite header is cut off.
+    UdpliteShort {
+        /// Bytes there, of 8.
+        have: usize,
+    },
+    /// The checksum coverage in the UDP-Lite header does not fit the packet.
+    UdpliteCoverage {
+        /// As the header says.
+        says: usize,
+        /// Length of the datagram.
+        have: usize,
+    },
+    /// UDP-Lite without a checksum.
+    UdpliteNoChecksum,
+    /// The UDP-Lite checksum is wrong, as the kernel computes it.
+    UdpliteChecksum {
+        /// As in the packet.
+        found: u16,
+        /// As the kernel would have it.
+        expected: u16,
+        /// As RFC 3828 would have it.
+        rfc: u16,
+    },
     /// The TCP tracker refused.
     Tcp(TcpReason),
+    /// The SCTP tracker refused.
+    Sctp(SctpReason),
+}
+
+impl Reason {
+    /// Why a packet has no tuple.
+    pub(crate) const fn no_tuple(cause: NoTuple) -> Reason {
+        match cause {
+            NoTuple::Short(short) => Reason::ShortTransport(short),
+            NoTuple::GrePayload { protocol } => Reason::GrePayload { protocol },
+        }
+    }
+
+    /// Why a quoted packet has none.
+    pub(crate) const fn quoted_no_tuple(cause: NoTuple) -> Reason {
+        match cause {
+            NoTuple::Short(short) => Reason::QuotedShortTransport(short),
+            NoTuple::GrePayload { protocol } => Reason::QuotedGrePayload { protocol },
+        }
+    }
+
+    /// Is it a transport checksum that is wrong? Behind a capture that often means checksum offload.
+    #[must_use]
+    pub const fn is_checksum(&self) -> bool {
+        matches!(
+            self,
+            Reason::IcmpChecksum { .. }
+                | Reason::UdpChecksum { .. }
+                | Reason::UdpliteChecksum { .. }
+                | Reason::Tcp(TcpReason::BadChecksum { .. })
+                | Reason::Sctp(SctpReason::Checksum { .. })
+        )
+    }
 }
 
 impl Reason {
@@ -107,6 +174,7 @@ impl Reason {
         match self {
             Reason::NoTransport(_) => "ip.no_transport",
             Reason::ShortTransport(_) => "tuple.short_transport",
+            Reason::GrePayload { .. } => "tuple.gre_payload",
             Reason::NotInvertible { .. } => "tuple.not_invertible",
             Reason::IcmpShort { .. } => "icmp.short",
             Reason::IcmpChecksum { .. } => "icmp.checksum",
@@ -114,6 +182,7 @@ impl Reason {
             Reason::IcmpUnsolicited { .. } => "icmp.unsolicited",
             Reason::QuotedNoTransport(_) => "icmp.quoted_no_transport",
             Reason::QuotedShortTransport(_) => "icmp.quoted_short_transport",
+            Reason::QuotedGrePayload { .. } => "icmp.quoted_gre_payload",
             Reason::QuotedNotInvertible { .. } => "icmp.quoted_not_invertible",
             Reason::QuotedUnknownFlow { .. } => "icmp.quoted_unknown_flow",
             Reason::OuterDaddrMismatch { .. } => "icmp.outer_daddr_mismatch",
@@ -123,7 +192,12 @@ impl Reason {
             Reason::UdpShort { .. } => "udp.short",
             Reason::UdpLength { .. } => "udp.length",
             Reason::UdpChecksum { .. } => "udp.checksum",
+            Reason::UdpliteShort { .. } => "udplite.short",
+            Reason::UdpliteCoverage { .. } => "udplite.coverage",
+            Reason::UdpliteNoChecksum => "udplite.no_checksum",
+            Reason::UdpliteChecksum { .. } => "udplite.checksum",
             Reason::Tcp(reason) => reason.code(),
+            Reason::Sctp(reason) => reason.code(),
         }
     }
 }

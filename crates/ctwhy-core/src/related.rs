@@ -114,8 +114,8 @@ impl<S: Sink> Search<'_, S> {
 
         let quoted = Quoted::parse(packet, quote).map_err(Reason::QuotedNoTransport)?;
         let l4 = quoted.bytes.get(quoted.transport.offset..).unwrap_or(&[]);
-        let tuple = extract(l3num, quoted.src, quoted.dst, quoted.transport.protonum, l4)
-            .map_err(Reason::QuotedShortTransport)?;
+        let tuple =
+            extract(l3num, quoted.src, quoted.dst, quoted.transport.protonum, l4).map_err(Reason::quoted_no_tuple)?;
         sink.step(|| Step::Quoted { offset: quote, bytes: quoted.len, tuple });
 
         let inverted = tuple.invert().ok_or(Reason::QuotedNotInvertible { tuple })?;

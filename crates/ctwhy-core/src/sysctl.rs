@@ -11,6 +11,8 @@ pub struct Sysctls {
     pub icmpv6_timeout: u32,
     pub udp_timeout: u32,
     pub udp_timeout_stream: u32,
+    pub gre_timeout: u32,
+    pub gre_timeout_stream: u32,
     pub tcp_loose: bool,
     pub tcp_be_liberal: bool,
     pub tcp_ignore_invalid_rst: bool,
@@ -25,6 +27,14 @@ pub struct Sysctls {
     pub tcp_timeout_close: u32,
     pub tcp_timeout_max_retrans: u32,
     pub tcp_timeout_unacknowledged: u32,
+    pub sctp_timeout_closed: u32,
+    pub sctp_timeout_cookie_wait: u32,
+    pub sctp_timeout_cookie_echoed: u32,
+    pub sctp_timeout_established: u32,
+    pub sctp_timeout_shutdown_sent: u32,
+    pub sctp_timeout_shutdown_recd: u32,
+    pub sctp_timeout_shutdown_ack_sent: u32,
+    pub sctp_timeout_heartbeat_sent: u32,
 }
 
 impl Default for Sysctls {
@@ -37,6 +47,8 @@ impl Default for Sysctls {
             icmpv6_timeout: 30,
             udp_timeout: 30,
             udp_timeout_stream: 120,
+            gre_timeout: 30,
+            gre_timeout_stream: 180,
             tcp_loose: true,
             tcp_be_liberal: false,
             tcp_ignore_invalid_rst: false,
@@ -51,6 +63,14 @@ impl Default for Sysctls {
             tcp_timeout_close: 10,
             tcp_timeout_max_retrans: 300,
             tcp_timeout_unacknowledged: 300,
+            sctp_timeout_closed: 10,
+            sctp_timeout_cookie_wait: 3,
+            sctp_timeout_cookie_echoed: 3,
+            sctp_timeout_established: 210,
+            sctp_timeout_shutdown_sent: 3,
+            sctp_timeout_shutdown_recd: 3,
+            sctp_timeout_shutdown_ack_sent: 3,
+            sctp_timeout_heartbeat_sent: 30,
         }
     }
 }
@@ -66,7 +86,7 @@ pub enum SysctlError {
 
 impl Sysctls {
     /// Every name that [`Sysctls::set`] takes, in its short form.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 31] = [
         "nf_conntrack_checksum",
         "nf_conntrack_acct",
         "nf_conntrack_generic_timeout",
@@ -74,6 +94,8 @@ impl Sysctls {
         "nf_conntrack_icmpv6_timeout",
         "nf_conntrack_udp_timeout",
         "nf_conntrack_udp_timeout_stream",
+        "nf_conntrack_gre_timeout",
+        "nf_conntrack_gre_timeout_stream",
         "nf_conntrack_tcp_loose",
         "nf_conntrack_tcp_be_liberal",
         "nf_conntrack_tcp_ignore_invalid_rst",
@@ -88,6 +110,14 @@ impl Sysctls {
         "nf_conntrack_tcp_timeout_close",
         "nf_conntrack_tcp_timeout_max_retrans",
         "nf_conntrack_tcp_timeout_unacknowledged",
+        "nf_conntrack_sctp_timeout_closed",
+        "nf_conntrack_sctp_timeout_cookie_wait",
+        "nf_conntrack_sctp_timeout_cookie_echoed",
+        "nf_conntrack_sctp_timeout_established",
+        "nf_conntrack_sctp_timeout_shutdown_sent",
+        "nf_conntrack_sctp_timeout_shutdown_recd",
+        "nf_conntrack_sctp_timeout_shutdown_ack_sent",
+        "nf_conntrack_sctp_timeout_heartbeat_sent",
     ];
 
     /// Sets one by name: `nf_conntrack_udp_timeout`, with or without `net.netfilter.` in front.
@@ -118,6 +148,8 @@ impl Sysctls {
             "icmpv6_timeout" => Knob::Seconds(&mut self.icmpv6_timeout),
             "udp_timeout" => Knob::Seconds(&mut self.udp_timeout),
             "udp_timeout_stream" => Knob::Seconds(&mut self.udp_timeout_stream),
+            "gre_timeout" => Knob::Seconds(&mut self.gre_timeout),
+            "gre_timeout_stream" => Knob::Seconds(&mut self.gre_timeout_stream),
             "tcp_loose" => Knob::Switch(&mut self.tcp_loose),
             "tcp_be_liberal" => Knob::Switch(&mut self.tcp_be_liberal),
             "tcp_ignore_invalid_rst" => Knob::Switch(&mut self.tcp_ignore_invalid_rst),
@@ -132,6 +164,14 @@ impl Sysctls {
             "tcp_timeout_close" => Knob::Seconds(&mut self.tcp_timeout_close),
             "tcp_timeout_max_retrans" => Knob::Seconds(&mut self.tcp_timeout_max_retrans),
             "tcp_timeout_unacknowledged" => Knob::Seconds(&mut self.tcp_timeout_unacknowledged),
+            "sctp_timeout_closed" => Knob::Seconds(&mut self.sctp_timeout_closed),
+            "sctp_timeout_cookie_wait" => Knob::Seconds(&mut self.sctp_timeout_cookie_wait),
+            "sctp_timeout_cookie_echoed" => Knob::Seconds(&mut self.sctp_timeout_cookie_echoed),
+            "sctp_timeout_established" => Knob::Seconds(&mut self.sctp_timeout_established),
+            "sctp_timeout_shutdown_sent" => Knob::Seconds(&mut self.sctp_timeout_shutdown_sent),
+            "sctp_timeout_shutdown_recd" => Knob::Seconds(&mut self.sctp_timeout_shutdown_recd),
+            "sctp_timeout_shutdown_ack_sent" => Knob::Seconds(&mut self.sctp_timeout_shutdown_ack_sent),
+            "sctp_timeout_heartbeat_sent" => Knob::Seconds(&mut self.sctp_timeout_heartbeat_sent),
             _ => return None,
         })
     }

@@ -73,16 +73,17 @@ impl From<IpAddr> for Addr {
 /// One direction of a flow: who sends what to whom.
 ///
 /// `src_u` and `dst_u` are what the protocol is told apart by: ports in host order; for ICMP and ICMPv6 the id in
-/// `src_u` and type and code in `dst_u` (type in the high byte); 0 for protocols that have nothing of the kind.
+/// `src_u` and type and code in `dst_u` (type in the high byte); for GRE the key of each side; 0 for protocols that have
+/// nothing of the kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// Source address.
     pub src: Addr,
     /// Destination address.
     pub dst: Addr,
-    /// Source port, ICMP id, or 0.
+    /// Source port, ICMP id, GRE key, or 0.
     pub src_u: u16,
-    /// Destination port, ICMP type and code, or 0.
+    /// Destination port, ICMP type and code, GRE key, or 0.
     pub dst_u: u16,
     /// Network layer.
     pub l3num: L3,
@@ -167,7 +168,8 @@ const fn inverted_icmpv6(icmp_type: u8) -> Option<u8> {
 }
 
 impl fmt::Display for Tuple {
-    /// `udp 10.0.0.2:40000 -> 192.0.2.1:53`, `icmp 10.0.0.2 -> 192.0.2.1 type 8 code 0 id 7`.
+    /// `udp 10.0.0.2:40000 -> 192.0.2.1:53`, `icmp 10.0.0.2 -> 192.0.2.1 type 8 code 0 id 7`,
+    /// `gre 10.0.0.2 key 0 -> 192.0.2.1 key 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match proto::name(self.protonum) {
             "unknown" => write!(f, "proto {}", self.protonum)?,
@@ -179,6 +181,8 @@ impl fmt::Display for Tuple {
             write!(f, "{} -> {} type {icmp_type} code {code} id {}", self.src_ip(), self.dst_ip(), self.src_u)
         } else if has_ports(self.protonum) {
             write!(f, "{} -> {}", Endpoint(self.src_ip(), self.src_u), Endpoint(self.dst_ip(), self.dst_u))
+        } else if self.src_u != 0 || self.dst_u != 0 {
+            write!(f, "{} key {} -> {} key {}", self.src_ip(), self.src_u, self.dst_ip(), self.dst_u)
         } else {
             write!(f, "{} -> {}", self.src_ip(), self.dst_ip())
         }
@@ -211,6 +215,18 @@ impl fmt::Display for Endpoint {
 
 /// Why no tuple could be read (`nf_ct_get_tuple`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTuple {
+    /// The transport header is cut off.
+    Short(ShortTransport),
+    /// GRE version 1 belongs to PPTP, and it carries something else than PPP (TUPLE-04).
+    GrePayload {
+        /// The EtherType of what it carries.
+        protocol: u16,
+    },
+}
+
+/// A transport header that is cut off before the tuple is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShortTransport {
     /// Protocol whose header is cut off.
     pub protonum: u8,
@@ -223,15 +239,19 @@ pub struct ShortTransport {
 /// `nf_ct_get_tuple`: the tuple of a packet whose transport header is `l4` (TUPLE-02 to TUPLE-05).
 ///
 /// # Errors
-/// [`ShortTransport`] when the bytes that the tuple is read from are cut off.
-pub fn extract(l3num: L3, src: Addr, dst: Addr, protonum: u8, l4: &[u8]) -> Result<Tuple, ShortTransport> {
+/// [`NoTuple`] when the bytes that the tuple is read from are cut off, or cannot be those of a flow.
+pub fn extract(l3num: L3, src: Addr, dst: Addr, protonum: u8, l4: &[u8]) -> Result<Tuple, NoTuple> {
+    if protonum == proto::GRE {
+        let (src_u, dst_u) = gre_keys(l4)?;
+        return Ok(Tuple { src, dst, src_u, dst_u, l3num, protonum });
+    }
     let need = match protonum {
         proto::ICMP | proto::ICMPV6 => 8,
         number if has_ports(number) => 4,
         _ => 0,
     };
     let short = ShortTransport { protonum, need, have: l4.len() };
-    let header = l4.get(..need).ok_or(short)?;
+    let header = l4.get(..need).ok_or(NoTuple::Short(short))?;
     let (src_u, dst_u) = match *header {
         [s0, s1, d0, d1] => (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])),
         [icmp_type, code, _, _, id0, id1, _, _] => {
@@ -240,4 +260,30 @@ pub fn extract(l3num: L3, src: Addr, dst: Addr, protonum: u8, l4: &[u8]) -> Resu
         _ => (0, 0),
     };
     Ok(Tuple { src, dst, src_u, dst_u, l3num, protonum })
+}
+
+/// `gre_pkt_to_tuple`: the keys of a GRE packet, source and destination (TUPLE-04).
+///
+/// Only version 1 has keys, the call id of the receiver (RFC 2637 section 4.1). The sender's stands in no packet: it
+/// would be known from the control connection of PPTP, and without one it is 0.
+fn gre_keys(l4: &[u8]) -> Result<(u16, u16), NoTuple> {
+    /// EtherType of PPP in GRE.
+    const PPP: u16 = 0x880b;
+
+    match (gre_version(l4), l4) {
+        (Some(1), &[_, _, p0, p1, _, _, c0, c1, ..]) => match u16::from_be_bytes([p0, p1]) {
+            PPP => Ok((0, u16::from_be_bytes([c0, c1]))),
+            protocol => Err(NoTuple::GrePayload { protocol }),
+        },
+        _ => Ok((0, 0)),
+    }
+}
+
+/// The version in a GRE header; `None` when not even its first four bytes are there.
+#[must_use]
+pub const fn gre_version(l4: &[u8]) -> Option<u8> {
+    match l4 {
+        [_, flags, _, _, ..] => Some(*flags & 7),
+        _ => None,
+    }
 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 /// Bytes that look enough like packets to get past the first checks.
 fn wire() -> impl Strategy<Value = Vec<u8>> {
-    let protocols = prop::sample::select(vec![1u8, 6, 17, 58, 50, 47, 0, 43, 44, 51, 59, 60]);
+    let protocols = prop::sample::select(vec![1u8, 6, 17, 58, 50, 47, 132, 136, 0, 43, 44, 51, 59, 60]);
     let l4 = prop::collection::vec(any::<u8>(), 0..120);
     let addresses =
         prop::sample::select(vec![(CLIENT, SERVER), (SERVER, NAT), (ROUTER, NAT), (CLIENT6, SERVER6), (ROUTER6, NAT6)]);
@@ -110,7 +110,7 @@ proptest! {
     #[test]
     fn what_nat_does_to_a_packet_it_undoes_to_the_quote(
         port in 1u16.., payload in prop::collection::vec(any::<u8>(), 0..64), six in any::<bool>(),
-        kept in any::<bool>(), kind in 0..3
+        kept in any::<bool>(), kind in 0..5
     ) {
         let (client, nat, server, router, time_exceeded, request) = if six {
             (CLIENT6, NAT6, SERVER6, ROUTER6, 3, 128)
@@ -122,6 +122,8 @@ proptest! {
         let probe = match kind {
             0 => udp(client, port, server, 53, &payload),
             1 => tcp_syn(client, port, server, 80),
+            2 => sctp(client, port, server, 9, 0, &[init(7)]),
+            3 => udplite(client, port, server, 9, 0, &payload),
             _ => echo(client, server, request, port, 3),
         };
         let mut out = probe.clone();

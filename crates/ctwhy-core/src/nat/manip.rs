@@ -3,10 +3,10 @@
 use core::net::IpAddr;
 
 use super::{Manip, NatDrop};
-use crate::checksum::replaced;
-use crate::packet::{IPV4_HEADER, NoTransport, be16, locate_transport};
+use crate::checksum::{replaced, sctp_crc};
+use crate::packet::{IPV4_HEADER, NoTransport, be16, be32, locate_transport};
 use crate::trace::{Part, Protected, Sink, Step, Update};
-use crate::tuple::{Addr, L3, Tuple, proto};
+use crate::tuple::{Addr, L3, Tuple, gre_version, has_ports, proto};
 
 /// A packet, outer or quoted, that lies in a buffer and is to be rewritten.
 pub(super) struct Place {
@@ -61,7 +61,8 @@ pub(super) fn rewrite<S: Sink>(
         }
     });
     let mut updated = |protected, (from, to)| {
-        sink.step(|| Step::ChecksumUpdated { part: place.part, protected, how: Update::Incremental, from, to });
+        let how = if protected == Protected::Sctp { Update::Full } else { Update::Incremental };
+        sink.step(|| Step::ChecksumUpdated { part: place.part, protected, how, from, to });
     };
     if let Some((protected, checksum)) = transport.checksum {
         updated(protected, checksum);
@@ -71,7 +72,7 @@ pub(super) fn rewrite<S: Sink>(
     {
         let to = replaced(from, change.before(), change.after());
         put16(buffer, place.ip + 10, to);
-        updated(Protected::Ipv4Header, (from, to));
+        updated(Protected::Ipv4Header, (from.into(), to.into()));
     }
     Ok(())
 }
@@ -109,7 +110,7 @@ struct Rewritten {
     /// Port or id, where there is one.
     port: Option<(u16, u16)>,
     /// Checksum, where there is one.
-    checksum: Option<(Protected, (u16, u16))>,
+    checksum: Option<(Protected, (u32, u32))>,
 }
 
 /// `l4proto_manip_pkt`.
@@ -127,7 +128,8 @@ fn rewrite_transport(
     const TCP_HEADER: usize = 20;
 
     let there = place.len.saturating_sub(at);
-    if matches!(target.protonum, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6) && there < NEEDED {
+    let known = has_ports(target.protonum) || target.is_icmp() || target.protonum == proto::GRE;
+    if known && there < NEEDED {
         return Err(NatDrop::TooShort { need: NEEDED, have: there });
     }
     let (port_at, port) = match manip {
@@ -146,6 +148,13 @@ fn rewrite_transport(
             let checksum_at = be16(buffer, at + 6).filter(|checksum| *checksum != 0).map(|_| at + 6);
             (checksum_at, Protected::Udp, Some(change), replace16(buffer, port_at, port))
         }
+        // There is always one.
+        proto::UDPLITE => (Some(at + 6), Protected::Udplite, Some(change), replace16(buffer, port_at, port)),
+        proto::SCTP => {
+            let ports = replace16(buffer, port_at, port);
+            return Ok(Rewritten { port: ports, checksum: renew_crc(buffer, place.len, at) });
+        }
+        proto::GRE => return rewrite_gre(buffer, at, target, manip),
         // Only queries have an id; in an error these bytes are an MTU, a pointer, or unused.
         proto::ICMP => match buffer.get(at) {
             Some(0 | 8 | 13..=18) => (Some(at + 2), Protected::Icmp, None, replace16(buffer, at + 4, id)),
@@ -164,13 +173,33 @@ fn rewrite_transport(
     {
         let new = match (protected, adjusted(old, pseudo, ports)) {
             // RFC 768: a computed 0 is written as 0xffff.
-            (Protected::Udp, 0) => 0xffff,
+            (Protected::Udp | Protected::Udplite, 0) => 0xffff,
             (_, new) => new,
         };
         put16(buffer, checksum_at, new);
-        rewritten.checksum = Some((protected, (old, new)));
+        rewritten.checksum = Some((protected, (old.into(), new.into())));
     }
     Ok(rewritten)
+}
+
+/// `sctp_manip_pkt`, its checksum: over all that follows, to the end of the buffer, also where that is only what an
+/// error quotes. A quote without the field keeps what it has, and nothing can be said of a capture that was cut.
+fn renew_crc(buffer: &mut [u8], len: usize, at: usize) -> Option<(Protected, (u32, u32))> {
+    let from = be32(buffer, at + 8)?;
+    let to = sctp_crc(buffer.get(at..len)?);
+    buffer.get_mut(at + 8..at + 12)?.copy_from_slice(&to.to_be_bytes());
+    Some((Protected::Sctp, (from, to)))
+}
+
+/// `gre_manip_pkt`: the key of the source stands in no packet, that of the destination in version 1 (NAT-MAN-06).
+fn rewrite_gre(buffer: &mut [u8], at: usize, target: &Tuple, manip: Manip) -> Result<Rewritten, NatDrop> {
+    let version = gre_version(buffer.get(at..).unwrap_or(&[])).unwrap_or(0);
+    let key = match (manip, version) {
+        (Manip::Src, _) | (Manip::Dst, 0) => None,
+        (Manip::Dst, 1) => replace16(buffer, at + 6, target.dst_u),
+        (Manip::Dst, version) => return Err(NatDrop::GreVersion(version)),
+    };
+    Ok(Rewritten { port: key, checksum: None })
 }
 
 /// A transport checksum after its port or id, and the address in its pseudo header if it has one, changed.

@@ -88,6 +88,8 @@ pub enum NatDrop {
     ErrorChecksum,
     /// A redirect about a translated flow would send packets past the NAT.
     Redirect,
+    /// A GRE version that NAT does not know, 2 or above.
+    GreVersion(u8),
     /// Too little of a packet is there to rewrite it.
     TooShort {
         /// Bytes needed.
@@ -107,6 +109,7 @@ impl NatDrop {
             NatDrop::InterfaceChanged => "nat.interface_changed",
             NatDrop::ErrorChecksum => "nat.error_checksum",
             NatDrop::Redirect => "nat.redirect",
+            NatDrop::GreVersion(_) => "nat.gre_version",
             NatDrop::TooShort { .. } => "nat.too_short",
         }
     }

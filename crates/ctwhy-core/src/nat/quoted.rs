@@ -84,5 +84,11 @@ fn recompute_checksum<S: Sink>(buffer: &mut [u8], len: usize, at: usize, l3num: 
     let message = buffer.get(at..len).unwrap_or(&[]);
     let to = initial_sum(buffer, len, at, l3num).bytes(message).checksum();
     put16(buffer, at + 2, to);
-    sink.step(|| Step::ChecksumUpdated { part: Part::Outer, protected: Protected::Icmp, how: Update::Full, from, to });
+    sink.step(|| Step::ChecksumUpdated {
+        part: Part::Outer,
+        protected: Protected::Icmp,
+        how: Update::Full,
+        from: from.into(),
+        to: to.into(),
+    });
 }

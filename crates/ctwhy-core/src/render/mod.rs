@@ -2,5 +2,6 @@
 
 pub mod icmp;
 pub mod reason;
+pub mod sctp;
 pub mod tcp;
 pub mod text;

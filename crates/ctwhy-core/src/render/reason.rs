@@ -3,7 +3,7 @@
 use core::fmt::{self, Display, Formatter};
 
 use super::icmp::Named;
-use super::tcp;
+use super::{sctp, tcp};
 use crate::reason::Reason;
 use crate::tuple::{L3, Tuple, proto};
 
@@ -23,6 +23,13 @@ impl Display for Reason {
                 proto::name(short.protonum),
                 short.need,
                 short.have
+            ),
+            Reason::GrePayload { protocol } => {
+                write!(f, "GRE version 1 is tracked only with PPP in it (0x880b), and this carries {protocol:#06x}")
+            }
+            Reason::QuotedGrePayload { protocol } => write!(
+                f,
+                "the error quotes GRE version 1 that carries {protocol:#06x}; only with PPP in it (0x880b) it is tracked"
             ),
             Reason::NotInvertible { tuple } => {
                 write!(f, "{} is neither a query nor an answer nor an error: no flow can begin with it", named(tuple))
@@ -82,7 +89,25 @@ impl Display for Reason {
             Reason::UdpChecksum { found, expected } => {
                 write!(f, "the UDP checksum is {found:#06x} and {expected:#06x} would be right")
             }
+            Reason::UdpliteShort { have } => write!(f, "a UDP-Lite header has 8 bytes and {have} are there"),
+            Reason::UdpliteCoverage { says, have } => write!(
+                f,
+                "the UDP-Lite checksum covers {says} bytes, says the header; 0, or at least 8 and at most the {have} \
+                 there can be right"
+            ),
+            Reason::UdpliteNoChecksum => f.write_str("UDP-Lite must have a checksum, and the field is 0"),
+            Reason::UdpliteChecksum { found, expected, rfc } if found == rfc => write!(
+                f,
+                "the UDP-Lite checksum is {found:#06x}, as RFC 3828 has it, but the kernel computes {expected:#06x}: it \
+                 takes the pseudo header of UDP"
+            ),
+            Reason::UdpliteChecksum { found, expected, rfc } => write!(
+                f,
+                "the UDP-Lite checksum is {found:#06x}; the kernel, which takes the pseudo header of UDP, computes \
+                 {expected:#06x}, RFC 3828 {rfc:#06x}"
+            ),
             Reason::Tcp(reason) => tcp::reason(reason, f),
+            Reason::Sctp(reason) => sctp::reason(reason, f),
         }
     }
 }

@@ -4,14 +4,13 @@ use core::fmt::{self, Display, Formatter};
 use core::net::IpAddr;
 
 use super::icmp::Named;
-use super::tcp;
+use super::{sctp, tcp};
 use crate::confirm::ConfirmDrop;
 use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
 use crate::nat::NatDrop;
 use crate::network::Network;
 use crate::trace::{Part, Protected, Step, TimeoutRule, Unchecked, Update};
-use crate::tuple::proto;
 
 /// A step in words that name the interfaces of a network.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +80,7 @@ impl Display for Step {
             }
             Step::Decided { ctinfo } => write!(f, "{ctinfo}: {}", meaning(ctinfo)),
             Step::Tcp(step) => tcp::step(&step, f),
+            Step::Sctp(step) => sctp::step(&step, f),
             Step::Timeout { rule, seconds } => write!(f, "timeout {seconds} s: {rule}"),
             Step::NotRefreshed => f.write_str("accepted, but neither counted nor refreshing the timeout"),
             Step::SeenReply => f.write_str("the first packet in reply direction: the flow is no longer UNREPLIED"),
@@ -112,7 +112,8 @@ impl Display for Step {
                     Update::Incremental => "by the difference",
                     Update::Full => "computed anew over the whole message",
                 };
-                write!(f, "nat: {part} {protected} checksum {from:#06x} => {to:#06x}, {how}")
+                let width = if protected == Protected::Sctp { 10 } else { 6 };
+                write!(f, "nat: {part} {protected} checksum {from:#0width$x} => {to:#0width$x}, {how}")
             }
             Step::ErrorUntranslated { hook } => {
                 write!(f, "nat {hook}: nothing to translate on this side of the flow")
@@ -170,6 +171,8 @@ impl Display for Protected {
             Protected::Udp => "UDP",
             Protected::Tcp => "TCP",
             Protected::Icmp => "ICMP",
+            Protected::Udplite => "UDP-Lite",
+            Protected::Sctp => "SCTP",
         })
     }
 }
@@ -180,6 +183,7 @@ impl Display for TimeoutRule {
             TimeoutRule::Unreplied => "no reply was seen before this packet",
             TimeoutRule::Young => "replied, but not yet a stream: it began less than two seconds ago",
             TimeoutRule::Stream => "a stream: replied, and older than two seconds",
+            TimeoutRule::Replied => "a reply was seen before this packet",
             TimeoutRule::Icmp => "an ICMP query",
             TimeoutRule::Generic => "a protocol without a tracker of its own",
         })
@@ -212,6 +216,7 @@ impl Display for NatDrop {
             NatDrop::Redirect => {
                 f.write_str("nat: a redirect about a translated flow would lead its packets past the NAT")
             }
+            NatDrop::GreVersion(version) => write!(f, "nat: GRE version {version} cannot be translated"),
             NatDrop::TooShort { need, have } => {
                 write!(f, "nat: {need} bytes are needed to translate it and {have} are there")
             }
@@ -240,9 +245,6 @@ impl Display for Unseen {
                     "a fragment (id {}, offset {}{more}): conntrack sees the datagram when it is complete",
                     fragment.id, fragment.offset
                 )
-            }
-            Unseen::NoTracker(protonum) => {
-                write!(f, "{} (protocol {protonum}) is not tracked by this engine", proto::name(*protonum))
             }
         }
     }

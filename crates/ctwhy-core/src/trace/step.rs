@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
 use crate::nat::Manip;
+use crate::track::sctp::SctpStep;
 use crate::track::tcp::TcpStep;
 use crate::tuple::{L3, Tuple};
 
@@ -101,6 +102,8 @@ pub enum Step {
     },
     /// The TCP tracker did something.
     Tcp(TcpStep),
+    /// The SCTP tracker did something.
+    Sctp(SctpStep),
     /// A tracker chose a timeout.
     Timeout {
         /// Why this one.
@@ -176,10 +179,10 @@ pub enum Step {
         protected: Protected,
         /// How.
         how: Update,
-        /// Before.
-        from: u16,
+        /// Before; 32 bits for SCTP, 16 for the others.
+        from: u32,
         /// After.
-        to: u16,
+        to: u32,
     },
     /// An error about a flow that needs no translation at this hook.
     ErrorUntranslated {
@@ -229,6 +232,10 @@ pub enum Protected {
     Udp,
     /// A TCP segment.
     Tcp,
+    /// What the coverage of a UDP-Lite datagram says.
+    Udplite,
+    /// An SCTP packet, by its CRC32c.
+    Sctp,
     /// An ICMP or ICMPv6 message.
     Icmp,
 }
@@ -264,6 +271,8 @@ pub enum TimeoutRule {
     Young,
     /// Replied and older than two seconds.
     Stream,
+    /// Replied, for protocols that make no difference between young and old.
+    Replied,
     /// ICMP and ICMPv6 queries.
     Icmp,
     /// A protocol that conntrack does not know.
@@ -292,6 +301,7 @@ impl Step {
             Step::Created { .. } => "created",
             Step::Decided { .. } => "decided",
             Step::Tcp(_) => "tcp",
+            Step::Sctp(_) => "sctp",
             Step::Timeout { .. } => "timeout",
             Step::NotRefreshed => "not_refreshed",
             Step::SeenReply => "seen_reply",

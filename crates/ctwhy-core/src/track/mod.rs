@@ -1,12 +1,17 @@
 //! Trackers: what a protocol says about a packet of a flow (`struct nf_conntrack_l4proto`).
 
+pub mod gre;
 pub mod icmp;
 pub mod icmpv6;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
+pub mod udplite;
 
 use crate::reason::Reason;
+use crate::status::Status;
 use crate::sysctl::Sysctls;
+use crate::trace::{Sink, Step, TimeoutRule};
 use crate::tuple::{Addr, L3};
 
 /// The transport part of a packet.
@@ -63,4 +68,16 @@ impl From<Reason> for Outcome {
     fn from(reason: Reason) -> Outcome {
         Outcome::Invalid { reason, lower_timeout: None }
     }
+}
+
+/// The rule of GRE and UDP-Lite: one timeout until a reply was seen, then the other, and ASSURED with it (GRE-01,
+/// UDPLITE-02). `status` is as it was before this packet.
+fn until_replied<S: Sink>(status: Status, (unreplied, replied): (u32, u32), sink: &mut S) -> Outcome {
+    let (rule, timeout, assured) = if status.contains(Status::SEEN_REPLY) {
+        (TimeoutRule::Replied, replied, !status.contains(Status::ASSURED))
+    } else {
+        (TimeoutRule::Unreplied, unreplied, false)
+    };
+    sink.step(|| Step::Timeout { rule, seconds: timeout });
+    Outcome::Accept { timeout, assured }
 }

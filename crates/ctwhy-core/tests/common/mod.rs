@@ -96,6 +96,84 @@ pub fn udp(src: &str, sport: u16, dst: &str, dport: u16, payload: &[u8]) -> Vec<
     packet(src, dst, 17, 57, &l4)
 }
 
+/// UDP-Lite whose checksum is the kernel's (UDPLITE-01): protocol 17, in IPv4 8 bits of the length.
+pub fn udplite(src: &str, sport: u16, dst: &str, dport: u16, coverage: u16, payload: &[u8]) -> Vec<u8> {
+    udplite_summed(src, sport, dst, dport, coverage, payload, |len| {
+        (17, if ip(src).is_ipv4() { len & 0xff } else { len })
+    })
+}
+
+/// UDP-Lite with the protocol and length in its pseudo header that `pseudo` makes of the length.
+pub fn udplite_summed(
+    src: &str,
+    sport: u16,
+    dst: &str,
+    dport: u16,
+    coverage: u16,
+    payload: &[u8],
+    pseudo: impl Fn(usize) -> (u8, usize),
+) -> Vec<u8> {
+    let mut l4 = Vec::new();
+    for field in [sport, dport, coverage, 0] {
+        l4.extend(field.to_be_bytes());
+    }
+    l4.extend(payload);
+    let covered = if coverage == 0 { l4.len() } else { usize::from(coverage).min(l4.len()) };
+    let (protonum, length) = pseudo(l4.len());
+    let mut bytes = octets(ip(src));
+    bytes.extend(octets(ip(dst)));
+    bytes.extend((length as u32).to_be_bytes());
+    bytes.extend([0, 0, 0, protonum]);
+    bytes.extend(&l4[..covered]);
+    let checksum = internet_checksum(&bytes);
+    set16(&mut l4, 6, if checksum == 0 { 0xffff } else { checksum });
+    packet(src, dst, 136, 57, &l4)
+}
+
+/// CRC32c bit by bit, as the four bytes on the wire (RFC 9260 appendix A).
+pub fn crc32c(bytes: &[u8]) -> [u8; 4] {
+    let mut register = u32::MAX;
+    for byte in bytes {
+        register ^= u32::from(*byte);
+        for _ in 0..8 {
+            register = if register & 1 == 1 { (register >> 1) ^ 0x82f6_3b78 } else { register >> 1 };
+        }
+    }
+    (!register).to_le_bytes()
+}
+
+/// An SCTP chunk.
+pub fn chunk(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![kind, flags];
+    bytes.extend((4 + body.len() as u16).to_be_bytes());
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// An INIT chunk.
+pub fn init(tag: u32) -> Vec<u8> {
+    chunk(1, 0, &init_body(tag))
+}
+
+pub fn init_body(tag: u32) -> Vec<u8> {
+    let mut body = tag.to_be_bytes().to_vec();
+    body.extend([0, 0, 0x80, 0, 0, 10, 0, 10, 0, 0, 0, 1]);
+    body
+}
+
+pub fn sctp(src: &str, sport: u16, dst: &str, dport: u16, vtag: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
+    let mut l4 = Vec::new();
+    l4.extend(sport.to_be_bytes());
+    l4.extend(dport.to_be_bytes());
+    l4.extend(vtag.to_be_bytes());
+    l4.extend([0; 4]);
+    l4.extend(chunks.concat());
+    let crc = crc32c(&l4);
+    l4[8..12].copy_from_slice(&crc);
+    packet(src, dst, 132, 57, &l4)
+}
+
 pub fn tcp_syn(src: &str, sport: u16, dst: &str, dport: u16) -> Vec<u8> {
     let mut l4 = Vec::new();
     l4.extend(sport.to_be_bytes());
@@ -152,6 +230,11 @@ pub fn checksums_are_right(bytes: &[u8]) -> bool {
     match protonum {
         1 => internet_checksum(l4) == 0,
         17 if get16(l4, 6) == 0 => true,
+        132 => {
+            let mut zeroed = l4.to_vec();
+            zeroed[8..12].fill(0);
+            crc32c(&zeroed) == l4[8..12]
+        }
         6 | 17 | 58 => internet_checksum(&with_pseudo_header(src, dst, protonum, l4)) == 0,
         _ => true,
     }

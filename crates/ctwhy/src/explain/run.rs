@@ -332,10 +332,6 @@ impl<'a> Run<'a> {
         let cut_short = PacketError::CutShort { need: 0, have: 0 }.code();
         note(self.summary.unseen(cut_short), " cut before the bytes that decide: capture with a larger snap length");
         note(
-            self.summary.unseen(Unseen::NoTracker(0).code()),
-            " of a protocol that is not tracked yet (SCTP, GRE, UDPLITE)",
-        );
-        note(
             self.summary.dropped(DropCause::NoRoute.code()),
             " without a route: add --route PREFIX=IFACE, such as 0.0.0.0/0=IFACE",
         );

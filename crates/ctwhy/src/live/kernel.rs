@@ -11,6 +11,8 @@ use ctwhy_core::network::{InterfaceAddress, Network};
 use ctwhy_core::status::Status;
 use ctwhy_core::sysctl::Sysctls;
 use ctwhy_core::time::Time;
+use ctwhy_core::track::gre::Gre;
+use ctwhy_core::track::sctp::{Sctp, SctpState};
 use ctwhy_core::track::tcp::{Tcp, TcpState};
 use ctwhy_core::track::udp;
 use ctwhy_core::tuple::{Addr, L3, Tuple, proto};
@@ -74,6 +76,14 @@ pub(super) fn entry(entry: &Entry, now: Time) -> Option<KernelEntry> {
         // When the flow began is not shown: an ASSURED one has been a stream, another may have begun just now.
         proto::UDP if status.contains(Status::ASSURED) => Protocol::Udp { stream_from: Time(0) },
         proto::UDP => Protocol::Udp { stream_from: now.plus_secs(udp::STREAM_AFTER_SECS) },
+        proto::UDPLITE => Protocol::Udplite,
+        proto::SCTP => {
+            let shown = entry.sctp.unwrap_or_default();
+            let vtag = [shown.vtag.original, shown.vtag.reply].map(|vtag| vtag.unwrap_or(0));
+            Protocol::Sctp(Sctp::from_ctnetlink(SctpState::from_number(shown.state).unwrap_or_default(), vtag))
+        }
+        // The timeouts that the flow began with are not shown; few people change them.
+        proto::GRE => Protocol::Gre(Gre::new(&Sysctls::default())),
         _ => Protocol::Stateless,
     };
     let counter = |shown: ctnetlink::Counters| Counter { packets: shown.packets, bytes: shown.bytes };
