@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ctwhy_core::reason::Reason;
+use ctwhy_core::track::sctp::SctpReason;
 use ctwhy_core::track::tcp::TcpReason;
 use ctwhy_core::tuple::{L3, proto};
 
@@ -31,13 +32,20 @@ pub fn kernel_line(reason: &Reason, l3num: L3) -> Option<String> {
         Reason::UdpShort { .. } => (proto::UDP, "short packet".to_owned()),
         Reason::UdpLength { .. } => (proto::UDP, "truncated/malformed packet".to_owned()),
         Reason::UdpChecksum { .. } => (proto::UDP, "bad checksum".to_owned()),
+        Reason::UdpliteShort { .. } => (proto::UDPLITE, "short packet".to_owned()),
+        Reason::UdpliteCoverage { .. } => (proto::UDPLITE, "invalid checksum coverage".to_owned()),
+        Reason::UdpliteNoChecksum => (proto::UDPLITE, "checksum missing".to_owned()),
+        Reason::UdpliteChecksum { .. } => (proto::UDPLITE, "bad checksum".to_owned()),
         Reason::Tcp(reason) => (proto::TCP, tcp_text(reason)?),
+        Reason::Sctp(reason) => (proto::SCTP, sctp_text(reason)?),
         Reason::NoTransport(_)
         | Reason::ShortTransport(_)
+        | Reason::GrePayload { .. }
         | Reason::NotInvertible { .. }
         | Reason::IcmpUnsolicited { .. }
         | Reason::QuotedNoTransport(_)
         | Reason::QuotedShortTransport(_)
+        | Reason::QuotedGrePayload { .. }
         | Reason::QuotedNotInvertible { .. }
         | Reason::QuotedUnknownFlow { .. } => return None,
     };
@@ -64,6 +72,35 @@ fn tcp_text(reason: &TcpReason) -> Option<String> {
             let bound = check.receiver_end.wrapping_add(1);
             format!("ACK is over upper bound {bound} (ACKed data not seen yet)")
         }
+    })
+}
+
+fn sctp_text(reason: &SctpReason) -> Option<String> {
+    // Lengths and tags are printed as the bytes on the wire are read by a little-endian machine.
+    let chunks = |number: u32, kind: u8, length: u16, lonely: bool| {
+        let (length, flag) = (length.swap_bytes(), u8::from(lonely));
+        format!("do_basic_checks failed. chunk num {number}, type {kind}, len {length} flag {flag}")
+    };
+    Some(match *reason {
+        SctpReason::Short { .. } => "nf_ct_sctp: short packet".to_owned(),
+        SctpReason::Checksum { .. } => "nf_ct_sctp: bad CRC".to_owned(),
+        SctpReason::ChunkEmpty { kind, number, lonely } => chunks(number, kind.0, 0, lonely.is_some()),
+        SctpReason::ChunkNotAlone { kind, number, length, .. } => chunks(number, kind.0, length, true),
+        SctpReason::ChunkNotFirst { kind, number, length } => chunks(number, kind.0, length, false),
+        SctpReason::Tag { direction, found, expected } => {
+            let (found, expected, direction) = (found.swap_bytes(), expected.swap_bytes(), direction.index());
+            format!("verification tag check failed {found:x} vs {expected:x} for dir {direction}")
+        }
+        SctpReason::InvalidState { direction, kind, state } => {
+            format!("Invalid, old_state {}, dir {}, type {}", state.number(), direction.index(), kind.0)
+        }
+        SctpReason::NoChunk
+        | SctpReason::BeginsNothing { .. }
+        | SctpReason::InitTag { .. }
+        | SctpReason::InitShort { .. }
+        | SctpReason::ChunkTag { .. }
+        | SctpReason::HeartbeatTag { .. }
+        | SctpReason::InitAckTag { .. } => return None,
     })
 }
 

@@ -65,13 +65,13 @@ pub fn reason(reason: &SctpReason, f: &mut Formatter<'_>) -> fmt::Result {
         SctpReason::Checksum { found, expected } => {
             write!(f, "the SCTP checksum (CRC32c) is {found:#010x} and {expected:#010x} would be right")
         }
-        SctpReason::ChunkEmpty { kind, number } => {
+        SctpReason::ChunkEmpty { kind, number, .. } => {
             write!(f, "chunk {}, {}, says that it is 0 bytes long", number + 1, A(kind))
         }
-        SctpReason::ChunkNotAlone { kind, number } => {
-            write!(f, "{} must be the only chunk of its packet, and there is a chunk {}", A(kind), number + 1)
+        SctpReason::ChunkNotAlone { kind, number, lonely, .. } => {
+            write!(f, "{} must be the only chunk of its packet, and chunk {} is {}", A(lonely), number + 1, A(kind))
         }
-        SctpReason::ChunkNotFirst { kind, number } => {
+        SctpReason::ChunkNotFirst { kind, number, .. } => {
             write!(f, "{} must be the first chunk of its packet, and it is chunk {}", A(kind), number + 1)
         }
         SctpReason::NoChunk => f.write_str("the SCTP packet has not one chunk"),

@@ -219,15 +219,15 @@ pub fn check<'a, S: Sink>(l4: &L4<'a>, cx: &Context<'_>, sink: &mut S) -> Result
     // The first chunk of the packet that may not have company.
     let mut lonely = None;
     for (number, chunk) in (0u32..).zip(packet.chunks()) {
-        let kind = chunk.kind;
+        let Chunk { kind, length, .. } = chunk;
         if matches!(kind, ChunkType::INIT | ChunkType::INIT_ACK | ChunkType::SHUTDOWN_COMPLETE) {
             lonely = lonely.or(Some(kind));
         }
         let refusal = match lonely {
-            _ if chunk.length == 0 => Some(SctpReason::ChunkEmpty { kind, number }),
-            Some(lonely) if number > 0 => Some(SctpReason::ChunkNotAlone { kind: lonely, number }),
+            _ if length == 0 => Some(SctpReason::ChunkEmpty { kind, number, lonely }),
+            Some(lonely) if number > 0 => Some(SctpReason::ChunkNotAlone { kind, number, length, lonely }),
             _ if number > 0 && matches!(kind, ChunkType::COOKIE_ACK | ChunkType::COOKIE_ECHO) => {
-                Some(SctpReason::ChunkNotFirst { kind, number })
+                Some(SctpReason::ChunkNotFirst { kind, number, length })
             }
             _ => None,
         };

@@ -38,12 +38,13 @@ pub enum SctpReason {
     Short { have: usize },
     /// The CRC32c is wrong; both as the bytes on the wire.
     Checksum { found: u32, expected: u32 },
-    /// A chunk that says it is 0 bytes long. Chunks count from 0.
-    ChunkEmpty { kind: ChunkType, number: u32 },
-    /// INIT, INIT ACK or SHUTDOWN COMPLETE in the company of chunk `number`, or as that chunk.
-    ChunkNotAlone { kind: ChunkType, number: u32 },
+    /// A chunk that says it is 0 bytes long. Chunks count from 0. `lonely` is as in the next.
+    ChunkEmpty { kind: ChunkType, number: u32, lonely: Option<ChunkType> },
+    /// The chunk is not the first, and it or one before it is one that must be alone, `lonely`: INIT, INIT ACK or
+    /// SHUTDOWN COMPLETE. `length` is as its header says.
+    ChunkNotAlone { kind: ChunkType, number: u32, length: u16, lonely: ChunkType },
     /// COOKIE ECHO or COOKIE ACK behind another chunk.
-    ChunkNotFirst { kind: ChunkType, number: u32 },
+    ChunkNotFirst { kind: ChunkType, number: u32, length: u16 },
     /// Not one chunk.
     NoChunk,
     /// No association can begin with this chunk (SCTP-03).
