@@ -181,6 +181,35 @@ fn what_conntrack_never_sees_has_its_object_too() {
 }
 
 #[test]
+fn sctp_has_a_state_and_gre_has_keys() {
+    let folder = folder("protocols");
+    // A HEARTBEAT with tag 7; its CRC is not verified. A PPTP packet of call 9, and UDP-Lite without a checksum.
+    let heartbeat = [&[0x0f, 0xa0, 0, 9, 0, 0, 0, 7, 0, 0, 0, 0][..], &[4, 0, 0, 4]].concat();
+    let pptp = vec![0x30, 1, 0x88, 0x0b, 0, 0, 0, 9];
+    let packets = vec![
+        (0, ipv4("10.0.0.2", "10.0.0.1", 132, heartbeat, None)),
+        (1, ipv4("10.0.0.2", "10.0.0.1", 47, pptp, None)),
+        (2, ipv4("10.0.0.2", "10.0.0.1", 136, vec![0, 1, 0, 2, 0, 0, 0, 0], None)),
+    ];
+    let path = file(&folder, "protocols.pcapng", pcapng(None, &packets));
+    let found = objects(&[&path, "--no-checksum"]);
+    assert_eq!(found[0]["ct"]["sctp_state"], "HEARTBEAT_SENT");
+    assert!(found[0]["ct"]["tcp_state"].is_null());
+    let keys = ["orig_srckey", "orig_dstkey", "reply_srckey", "reply_dstkey"].map(|key| found[1]["ct"][key].as_u64());
+    assert_eq!(keys, [Some(0), Some(9), Some(9), Some(0)]);
+    assert_eq!(found[1]["ct"].get("sctp_state"), None);
+    assert_eq!(found[2]["reason"], "udplite.no_checksum");
+    let ran = explain(&[&path, "--no-checksum", "--table"]);
+    assert!(ran.lines()[0].contains("HEARTBEAT_SENT"), "{}", ran.out);
+    assert!(
+        ran.out.contains("sctp     132 29 HEARTBEAT_SENT src=10.0.0.2 dst=10.0.0.1 sport=4000 dport=9"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("src=10.0.0.2 dst=10.0.0.1 srckey=0x0 dstkey=0x9"), "{}", ran.out);
+}
+
+#[test]
 fn the_table_is_that_of_conntrack() {
     let folder = folder("table");
     let mut packets = story();

@@ -10,12 +10,10 @@ use ctwhy_core::hook::{Egress, Engine, Hook, Ruling, Unseen, Verdict};
 use ctwhy_core::mirror::{Departure, Learnt};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
-use ctwhy_core::reason::Reason;
 use ctwhy_core::status::Status;
 use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
-use ctwhy_core::track::tcp::TcpReason;
 use ctwhy_core::tuple::{Tuple, extract, proto};
 use ctwhy_linux::ctnetlink::{Entry, EventKind};
 use ctwhy_linux::interfaces;
@@ -182,7 +180,7 @@ impl Session {
         let trigger = if hook == Hook::LocalOut { self.answers.trigger(&packet) } else { None };
         let tracked = self.engine.arrive(&packet, hook, trigger.as_ref(), now, trace)?;
         let vouched_for = queued.offload.checksum_not_verified == Some(false);
-        if vouched_for && tracked.reason.is_some_and(|reason| is_bad_checksum(&reason)) {
+        if vouched_for && tracked.reason.is_some_and(|reason| reason.is_checksum()) {
             packet.checksum_trusted = true;
             trace.steps.clear();
             return self.engine.arrive(&packet, hook, None, now, trace);
@@ -429,11 +427,4 @@ fn left(engine: &[u8], copies: &[&Logged], watch: Copies, vanished: bool, queued
         None if vanished && watch == Copies::Complete => Left::Nowhere,
         None => Left::Unwatched,
     }
-}
-
-const fn is_bad_checksum(reason: &Reason) -> bool {
-    matches!(
-        reason,
-        Reason::IcmpChecksum { .. } | Reason::UdpChecksum { .. } | Reason::Tcp(TcpReason::BadChecksum { .. })
-    )
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::line::{Told, flow_of};
-use super::view::tcp_state;
+use super::view::{sctp_state, tcp_state};
 
 /// The version of the objects below. It changes when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
@@ -70,6 +70,10 @@ struct ConntrackObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     orig_dport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    orig_srckey: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orig_dstkey: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     orig_icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     orig_icmp_code: Option<u8>,
@@ -82,6 +86,10 @@ struct ConntrackObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_dport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reply_srckey: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_dstkey: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reply_icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reply_icmp_code: Option<u8>,
@@ -90,6 +98,8 @@ struct ConntrackObject {
     proto: Protocol,
     status: Vec<&'static str>,
     tcp_state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sctp_state: Option<&'static str>,
     timeout: Option<u32>,
     zone: u16,
     mark: u32,
@@ -108,6 +118,7 @@ impl ConntrackObject {
         let original = flow.tuple(Direction::Original);
         let reply = flow.tuple(Direction::Reply);
         let port = |tuple: &Tuple, port: u16| has_ports(tuple.protonum).then_some(port);
+        let key = |tuple: &Tuple, key: u16| (tuple.protonum == proto::GRE).then_some(key);
         let icmp = |tuple: &Tuple| tuple.is_icmp();
         ConntrackObject {
             id,
@@ -115,6 +126,8 @@ impl ConntrackObject {
             orig_dst: original.dst_ip(),
             orig_sport: port(original, original.src_u),
             orig_dport: port(original, original.dst_u),
+            orig_srckey: key(original, original.src_u),
+            orig_dstkey: key(original, original.dst_u),
             orig_icmp_type: icmp(original).then(|| original.icmp_type()),
             orig_icmp_code: icmp(original).then(|| original.icmp_code()),
             orig_icmp_id: icmp(original).then_some(original.src_u),
@@ -122,6 +135,8 @@ impl ConntrackObject {
             reply_dst: reply.dst_ip(),
             reply_sport: port(reply, reply.src_u),
             reply_dport: port(reply, reply.dst_u),
+            reply_srckey: key(reply, reply.src_u),
+            reply_dstkey: key(reply, reply.dst_u),
             reply_icmp_type: icmp(reply).then(|| reply.icmp_type()),
             reply_icmp_code: icmp(reply).then(|| reply.icmp_code()),
             reply_icmp_id: icmp(reply).then_some(reply.src_u),
@@ -130,7 +145,8 @@ impl ConntrackObject {
                 name => Protocol::Name(name),
             },
             status: flow.status.names().collect(),
-            tcp_state: tcp_state(&flow.protocol).map(|state| state.name()),
+            tcp_state: tcp_state(&flow.protocol),
+            sctp_state: sctp_state(&flow.protocol),
             timeout,
             zone: 0,
             mark: flow.mark,

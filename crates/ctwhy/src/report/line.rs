@@ -14,7 +14,7 @@ use ctwhy_core::trace::Step;
 use super::Show;
 use super::escape::Escaped;
 use super::style::{Palette, Styled};
-use super::view::{View, tcp_state, translation};
+use super::view::{View, sctp_state, tcp_state, translation};
 
 /// What is told of one packet.
 pub(crate) struct Told<'a> {
@@ -115,7 +115,7 @@ impl Told<'_> {
         match flow_of(ruling, self.engine) {
             Some((Some(id), flow)) => {
                 write!(f, " #{id}")?;
-                if let Some(state) = tcp_state(&flow.protocol) {
+                if let Some(state) = tcp_state(&flow.protocol).or(sctp_state(&flow.protocol)) {
                     write!(f, " {state}")?;
                 }
             }

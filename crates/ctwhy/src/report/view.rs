@@ -3,10 +3,10 @@
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
+use ctwhy_core::conn;
 use ctwhy_core::packet::{Packet, Quoted, be16, be32};
 use ctwhy_core::related::announced_mtu;
 use ctwhy_core::render::icmp::Named;
-use ctwhy_core::track::tcp::TcpState;
 use ctwhy_core::track::{icmp, icmpv6};
 use ctwhy_core::tuple::{L3, Tuple, extract, has_ports, proto};
 
@@ -199,9 +199,17 @@ pub(crate) fn translation(before: &View<'_>, after: &View<'_>) -> Option<String>
 }
 
 /// The state of a TCP entry.
-pub(crate) fn tcp_state(protocol: &ctwhy_core::conn::Protocol) -> Option<TcpState> {
+pub(crate) fn tcp_state(protocol: &conn::Protocol) -> Option<&'static str> {
     match protocol {
-        ctwhy_core::conn::Protocol::Tcp(tcp) => Some(tcp.state()),
+        conn::Protocol::Tcp(tcp) => Some(tcp.state().name()),
+        _ => None,
+    }
+}
+
+/// The state of an SCTP entry.
+pub(crate) fn sctp_state(protocol: &conn::Protocol) -> Option<&'static str> {
+    match protocol {
+        conn::Protocol::Sctp(sctp) => Some(sctp.state().name()),
         _ => None,
     }
 }
