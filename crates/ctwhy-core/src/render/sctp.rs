@@ -4,13 +4,14 @@ use core::fmt::{self, Display, Formatter};
 
 use crate::track::sctp::{Cell, ChunkType, HeartbeatCause, SctpReason, SctpStep};
 
-/// `an INIT`, `a HEARTBEAT`, `a chunk of type 64`.
+/// `an INIT`, `a HEARTBEAT`, `DATA`, `a chunk of type 64`.
 struct A(ChunkType);
 
 impl Display for A {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             ChunkType::INIT | ChunkType::INIT_ACK | ChunkType::ABORT | ChunkType::ERROR => write!(f, "an {}", self.0),
+            ChunkType::DATA => f.write_str("DATA"),
             kind => write!(f, "a {kind}"),
         }
     }
@@ -49,7 +50,6 @@ pub fn step(step: &SctpStep, f: &mut Formatter<'_>) -> fmt::Result {
         ),
         SctpStep::InitCollision => f.write_str("both sides have sent an INIT: they collide (RFC 9260 section 5.2.1)"),
         SctpStep::InitAgain => f.write_str("another INIT in CLOSED: it passes, but does not keep the entry alive"),
-        SctpStep::State { old, new } if old == new => write!(f, "the state stays {new}"),
         SctpStep::State { old, new } => write!(f, "the state goes from {old} to {new}"),
         SctpStep::Timeout { state, seconds } => write!(f, "timeout {seconds} s: that of {state}"),
     }

@@ -275,15 +275,20 @@ impl Sctp {
     }
 
     fn learn<S: Sink>(&mut self, direction: Direction, vtag: u32, kind: ChunkType, sink: &mut S) {
-        self.vtag[direction.index()] = vtag;
-        tell(sink, || SctpStep::TagLearnt { direction, vtag, kind });
+        let known = &mut self.vtag[direction.index()];
+        if *known != vtag {
+            *known = vtag;
+            tell(sink, || SctpStep::TagLearnt { direction, vtag, kind });
+        }
     }
 
     /// The only place where the state changes.
     fn set_state<S: Sink>(&mut self, new: SctpState, sink: &mut S) {
         let old = self.state;
-        self.state = new;
-        tell(sink, || SctpStep::State { old, new });
+        if old != new {
+            self.state = new;
+            tell(sink, || SctpStep::State { old, new });
+        }
     }
 
     /// The state.

@@ -24,7 +24,7 @@ pub enum SctpStep {
     InitCollision,
     /// The same INIT in CLOSED, or another: it must not keep the entry alive (SCTP-06).
     InitAgain,
-    /// The state after a chunk.
+    /// A chunk changed the state.
     State { old: SctpState, new: SctpState },
     /// The timeout of the state that the last chunk led to.
     Timeout { state: SctpState, seconds: u32 },
