@@ -4,6 +4,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
 /// `NETLINK_ALIGNTO`: messages and attributes start at multiples of this.
 const ALIGN: usize = 4;
 /// `struct nlmsghdr`: length, type, flags, sequence, port id.
@@ -14,6 +16,9 @@ pub(crate) const NFGEN: usize = 4;
 const ATTRIBUTE: usize = 4;
 /// Nested and byte-order flags are not part of an attribute's type (`NLA_TYPE_MASK`).
 pub(crate) const TYPE_MASK: u16 = 0x3fff;
+
+/// Milliseconds that an answer may take. The kernel gives it within the call that asks, unless it is lost.
+const ANSWER_WITHIN: u16 = 5000;
 
 const fn aligned(length: usize) -> usize {
     (length + ALIGN - 1) & !(ALIGN - 1)
@@ -327,12 +332,18 @@ impl Socket {
     }
 
     /// Sends one request that has `NLM_F_ACK` set and waits for its answer. Other messages that arrive before it are
-    /// handed to `other`.
+    /// handed to `other`. An answer that found no room in the receive buffer never comes, so the wait has an end.
     pub(crate) fn request(&self, bytes: &[u8], sequence: u32, mut other: impl FnMut(Message<'_>)) -> io::Result<()> {
         self.send(bytes)?;
         let mut buffer = vec![0; 128 << 10];
         loop {
-            let Some(datagram) = self.receive(&mut buffer, 0)? else { continue };
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            match nix::poll::poll(&mut fds, PollTimeout::from(ANSWER_WITHIN)) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer")),
+                ready => ready?,
+            };
+            let Some(datagram) = self.receive(&mut buffer, libc::MSG_DONTWAIT)? else { continue };
             for message in Messages::new(datagram) {
                 let message = message?;
                 match message.error() {

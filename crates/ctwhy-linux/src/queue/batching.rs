@@ -87,6 +87,15 @@ impl MnlQueue {
         self.flush()
     }
 
+    /// `NFQNL_CFG_CMD_UNBIND`. Closing the socket does the same, but a child process may still hold it.
+    fn unbind(&mut self) -> io::Result<()> {
+        let command = [libc::NFQNL_CFG_CMD_UNBIND as u8, 0, 0, 0];
+        let (message, flags) = (libc::NFQNL_MSG_CONFIG as u8, libc::NLM_F_REQUEST as u16);
+        self.outbox.begin(Subsystem::Queue, message, flags, 0, self.number);
+        self.outbox.attribute(libc::NFQA_CFG_CMD as u16, &command)?;
+        self.flush()
+    }
+
     fn next_datagram(&mut self) -> io::Result<bool> {
         if self.inbox.advance() {
             return Ok(true);
@@ -189,12 +198,11 @@ impl AsFd for MnlQueue {
 
 impl Drop for MnlQueue {
     fn drop(&mut self) {
-        // What still waits would be dropped with the queue: let it pass. Nobody is left to tell about a failure, and
-        // closing the socket unbinds as well.
+        // What still waits would be dropped with the queue: let it pass. Nobody is left to tell about a failure, and no
+        // answer is asked for: in a full receive buffer there is no room for one.
         let _ = self.flush();
         let _ = self.accept_all();
-        let unbind = [libc::NFQNL_CFG_CMD_UNBIND as u8, 0, 0, 0];
-        let _ = configure(&mut self.socket, self.number, &[(libc::NFQA_CFG_CMD, &unbind)]);
+        let _ = self.unbind();
     }
 }
 
