@@ -211,6 +211,24 @@ fn udplite_01_the_kernel_has_a_pseudo_header_of_its_own() {
     }
 }
 
+#[test]
+fn a_capture_cut_inside_the_header_that_decides_says_nothing() {
+    let said = |packet: &[u8], keep: usize| {
+        let mut buffer = packet[..keep].to_vec();
+        let ruling = Engine::new(0).receive(&mut buffer, packet.len(), None, Time(0), &mut ());
+        ruling.ctinfo.map_err(|unseen| unseen.code())
+    };
+    let cut_short = Err("capture.cut_short");
+    let keyless = gre(CLIENT, SERVER, &[0; 12]);
+    assert_eq!((said(&keyless, 23), said(&keyless, 24)), (cut_short, NEW));
+    let call = pptp(CLIENT, SERVER, 7);
+    assert_eq!((said(&call, 27), said(&call, 28)), (cut_short, NEW));
+    // A packet that never had more is whole.
+    assert_eq!(said(&gre(CLIENT, SERVER, &[0x30, 1, 8]), 23), NEW);
+    let datagram = udplite(CLIENT, 1, SERVER, 2, 0, b"text");
+    assert_eq!((said(&datagram, 27), said(&datagram, 28)), (cut_short, NEW));
+}
+
 /// Protocols that answer for each other's duplicates: GRE and UDP-Lite merge, as UDP does (CLASH-02a).
 #[test]
 fn clash_02_two_first_packets_of_one_flow_merge() {

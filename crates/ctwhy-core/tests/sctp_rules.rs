@@ -226,6 +226,10 @@ fn sctp_03_what_begins_an_entry() {
         assert_eq!(begins(0, kind), Ok((SctpState::Closed, 10, tags)), "{kind}");
     }
     assert_eq!(Flow::default().chunks(true, 9, &[(HEARTBEAT, 0, 0), (DATA, 0, 0)]), Err("sctp.begins_nothing"));
+    // A HEARTBEAT anywhere in the packet makes its tag the right one for the chunks before it.
+    let mut flow = Flow::default();
+    assert_eq!(flow.chunks(true, 9, &[(COOKIE_ECHO, 0, 0), (HEARTBEAT, 0, 0)]), NEW);
+    assert_eq!((flow.state(), flow.tags()), (SctpState::Closed, [9, 0]));
 }
 
 #[test]
@@ -356,6 +360,34 @@ fn sctp_07_an_init_ack_that_nobody_asked_for_must_agree() {
 }
 
 #[test]
+fn sctp_07_a_third_init_ends_the_collision() {
+    let mut flow = Flow::default();
+    assert_eq!(flow.client(0, INIT, C), NEW);
+    assert_eq!(flow.server(0, INIT, S), REPLY);
+    assert_eq!(flow.client(0, INIT, 66), ESTABLISHED);
+    // The server answers this one, with whatever tag it likes.
+    assert_eq!(flow.server(66, INIT_ACK, 99), REPLY);
+    assert_eq!((flow.state(), flow.tags()), (SctpState::CookieWait, [99, 66]));
+}
+
+#[test]
+fn an_adopted_entry_becomes_assured_only_when_it_gets_established() {
+    let established = packet_of(true, S, &[chunk(DATA, 0, &[0; 13])]);
+    let echoed = packet_of(true, S, &[chunk(COOKIE_ACK, 0, &[])]);
+    let said = |state, bytes: &[u8]| {
+        let sysctls = ctwhy_core::sysctl::Sysctls::default();
+        let cx = ctwhy_core::track::Context { sysctls: &sysctls, verify_checksum: true };
+        let packet = ctwhy_core::packet::Packet::parse(bytes, bytes.len()).unwrap();
+        let packet = ctwhy_core::track::sctp::check(&packet.l4(20), &cx, &mut ()).unwrap();
+        let mut status = Status::CONFIRMED;
+        Sctp::from_ctnetlink(state, [S, C]).packet(&packet, Direction::Original, &mut status, &cx, &mut ());
+        status.contains(Status::ASSURED)
+    };
+    assert!(!said(SctpState::Established, &established));
+    assert!(said(SctpState::CookieEchoed, &echoed));
+}
+
+#[test]
 fn sctp_08_a_second_path_begins_with_a_heartbeat() {
     let mut flow = Flow::default();
     assert_eq!(flow.client(S, HEARTBEAT, 0), NEW);
@@ -456,6 +488,26 @@ fn clash_03_two_associations_with_one_tuple_do_not_merge() {
     assert_eq!(first.verdict, Verdict::Accept);
     let clash = ConfirmDrop::Clash { direction: Direction::Reply };
     assert_eq!(second.verdict, Verdict::Drop(DropCause::Confirm(clash)));
+}
+
+#[test]
+fn clash_03_not_even_the_same_packet_twice() {
+    use ctwhy_core::confirm::ConfirmDrop;
+    use ctwhy_core::hook::{DropCause, Egress, Hook, Verdict};
+    use ctwhy_core::mirror::Departure;
+    use ctwhy_core::packet::Packet;
+    let bytes = packet_of(true, 0, &[init(C)]);
+    let mut engine = Engine::new(0);
+    let arrived = [0, 1].map(|_| {
+        let packet = Packet::parse(&bytes, bytes.len()).unwrap();
+        engine.arrive(&packet, Hook::PreRouting, None, Time(0), &mut ()).unwrap()
+    });
+    let verdicts = arrived.map(|tracked| {
+        let departure = Departure { hook: Hook::PreRouting, egress: Egress::Forwarded(None), learnt: None };
+        engine.depart(&mut bytes.clone(), tracked, &departure, Time(0), &mut ()).verdict
+    });
+    let clash = ConfirmDrop::Clash { direction: Direction::Original };
+    assert_eq!(verdicts, [Verdict::Accept, Verdict::Drop(DropCause::Confirm(clash))]);
 }
 
 /// A capture may hold less than the packet had: then only what is there may be decided by.

@@ -255,7 +255,6 @@ pub(crate) fn decisive_bytes(bytes: &[u8], len: usize) -> usize {
         }
         match padded(length) {
             0 => return at + CHUNK_HEADER,
-            advance if at + advance + CHUNK_HEADER > len => return at + CHUNK_HEADER,
             advance => at += advance,
         }
     }

@@ -37,8 +37,6 @@ pub struct Sctp {
 struct Case<'a, 'b> {
     packet: &'a SctpPacket<'b>,
     direction: Direction,
-    /// Is the entry in the table?
-    confirmed: bool,
     /// An earlier chunk of the packet said that it shall pass without effect on the timeout.
     ignore: bool,
 }
@@ -98,11 +96,10 @@ impl Sctp {
         cx: &Context<'_>,
         sink: &mut S,
     ) -> Outcome {
-        let confirmed = status.contains(Status::CONFIRMED);
-        if confirmed {
+        if status.contains(Status::CONFIRMED) {
             tell(sink, || SctpStep::Header { vtag: packet.vtag, chunks: packet.count });
         }
-        match self.walk(&mut Case { packet, direction, confirmed, ignore: false }, status, sink) {
+        match self.walk(&mut Case { packet, direction, ignore: false }, status, sink) {
             Err(reason) => Reason::Sctp(reason).into(),
             Ok(None) => Outcome::Ignore,
             Ok(Some(state)) => {
@@ -251,7 +248,7 @@ impl Sctp {
         }
         self.learn(case.direction.opposite(), tag, chunk.kind, sink);
         // Whoever uses the ports again must not keep the entry alive for ever, its NAT binding included.
-        if new == SctpState::Closed && self.state == SctpState::Closed && case.confirmed {
+        if new == SctpState::Closed && self.state == SctpState::Closed {
             case.ignore = true;
             tell(sink, || SctpStep::InitAgain);
         }
