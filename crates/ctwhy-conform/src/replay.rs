@@ -59,11 +59,38 @@ impl fmt::Display for ReplayError {
 
 impl std::error::Error for ReplayError {}
 
+/// What the engine made of one packet of a case, for whoever watches a replay.
+#[derive(Debug)]
+pub struct Replayed<'a> {
+    /// Number of the packet, from 1.
+    pub number: u64,
+    /// From the IP header on, as it arrived.
+    pub before: &'a [u8],
+    /// As it left, or as it was when it ended.
+    pub after: &'a [u8],
+    /// What was decided.
+    pub ruling: &'a Ruling,
+    /// The box behind the packet.
+    pub engine: &'a Engine,
+}
+
 /// Replays a case beside one of its recordings.
 ///
 /// # Errors
 /// The case asks for what the engine has not; see [`ReplayError`].
 pub fn replay(case: &Case, recording: &Recording) -> Result<Outcome, ReplayError> {
+    replay_watched(case, recording, |_| ())
+}
+
+/// As [`replay`], and shows each packet to `watch` before the box answers it.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_watched(
+    case: &Case,
+    recording: &Recording,
+    mut watch: impl FnMut(&Replayed<'_>),
+) -> Result<Outcome, ReplayError> {
     let mut engine = engine(&case.spec)?;
     let mut outcome = Outcome::default();
     let mut now = Time(0);
@@ -71,12 +98,14 @@ pub fn replay(case: &Case, recording: &Recording) -> Result<Outcome, ReplayError
         let Ok(Stripped::Ip(link)) = strip(packet.linktype, &packet.bytes) else {
             return Err(ReplayError::NoPacket { packet: number });
         };
-        let mut bytes = packet.bytes.get(link.ip_offset..).unwrap_or_default().to_vec();
+        let before = packet.bytes.get(link.ip_offset..).unwrap_or_default();
+        let mut bytes = before.to_vec();
         now = Time(packet.time_ns);
         let in_interface = interface_index(&engine, &packet.iface);
         let length = bytes.len();
         let family = if link.l3 == link::L3::V4 { L3::V4 } else { L3::V6 };
         let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut ());
+        watch(&Replayed { number, before, after: &bytes, ruling: &ruling, engine: &engine });
         let generated = recorded.generated.iter().flatten();
         let generated = generated.map(|made| generate(&mut engine, made, &ruling, now)).collect();
         outcome.packets.push(PacketOutcome {

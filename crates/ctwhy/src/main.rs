@@ -1,7 +1,11 @@
 //! The `ctwhy` command: arguments in, text out.
 
+#[cfg(target_os = "linux")]
+mod conform;
 mod explain;
 mod failure;
+#[cfg(target_os = "linux")]
+mod fixture;
 #[cfg(target_os = "linux")]
 mod lab;
 #[cfg(target_os = "linux")]
@@ -36,6 +40,12 @@ enum Command {
     /// Networks of namespaces to try things in
     #[cfg(target_os = "linux")]
     Lab(lab::LabArgs),
+    /// Recorded cases: check the engine against them, show them, record them afresh
+    #[cfg(target_os = "linux")]
+    Fixture(fixture::FixtureArgs),
+    /// The engine beside something that tracks connections
+    #[cfg(target_os = "linux")]
+    Conform(conform::ConformArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +64,9 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Rules(args) => rules::run(args).map(|()| ExitCode::SUCCESS).map_err(Failure::from),
         #[cfg(target_os = "linux")]
         Command::Lab(args) => Ok(lab::run(args)?),
+        #[cfg(target_os = "linux")]
+        Command::Fixture(args) => fixture::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Conform(args) => conform::run(args),
     }
 }

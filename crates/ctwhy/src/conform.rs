@@ -1,0 +1,209 @@
+//! `ctwhy conform kernel`: each case through the running kernel and the engine, side by side.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use ctwhy_conform::replay::replay;
+use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
+
+use crate::failure::Failure;
+use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, record_calmly, under};
+use crate::report::escape::Escaped;
+use crate::report::summary::Plural;
+
+/// `ctwhy conform`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConformArgs {
+    #[command(subcommand)]
+    command: ConformCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum ConformCommand {
+    /// Put cases through the running kernel, in a lab, and through the engine, and compare
+    Kernel(KernelArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct KernelArgs {
+    /// Cases, and folders with cases anywhere below
+    #[arg(default_value = "fixtures")]
+    cases: Vec<PathBuf>,
+    /// Print TAP version 14
+    #[arg(long, conflicts_with = "junit")]
+    tap: bool,
+    /// Write JUnit's XML to this file, beside what is printed
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+/// What came of one case.
+struct Verdict {
+    name: String,
+    result: Result<Compared, String>,
+}
+
+struct Compared {
+    packets: u64,
+    /// Has this release decided about the case before?
+    recorded: bool,
+    /// Differences, a sentence each.
+    differences: Vec<String>,
+}
+
+/// Runs the comparison.
+///
+/// # Errors
+/// What went wrong, in one line.
+pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
+    let ConformCommand::Kernel(args) = &args.command;
+    let folders = find(&args.cases)?;
+    let cases: Vec<(String, Result<Case, String>)> =
+        folders.iter().map(|folder| (name(folder), Case::read(folder).map_err(|error| error.to_string()))).collect();
+    if !enter() {
+        return Ok(ExitCode::from(NO_LAB));
+    }
+    let mut out = io::stdout().lock();
+    if args.tap {
+        writeln!(out, "TAP version 14\n1..{}", cases.len())?;
+    }
+    let mut kernel = None;
+    let mut verdicts = Vec::new();
+    for ((name, case), number) in cases.into_iter().zip(1..) {
+        let result = case.and_then(|case| {
+            let fresh = record_calmly(&case)?;
+            let compared = side_by_side(&case, &fresh)?;
+            Ok((compared, fresh))
+        });
+        if let Ok((_, fresh)) = &result
+            && kernel.is_none()
+        {
+            let described = describe(fresh);
+            writeln!(out, "{}{}", if args.tap { "# " } else { "" }, Escaped(&described))?;
+            kernel = Some(described);
+        }
+        let verdict = Verdict { name, result: result.map(|(compared, _)| compared) };
+        if args.tap {
+            verdict.tap(number, &mut out)?
+        } else {
+            verdict.row(&mut out)?
+        }
+        verdicts.push(verdict);
+    }
+    let count = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
+    let failed = count(|verdict| verdict.result.is_err());
+    let differ = count(|verdict| verdict.result.as_ref().is_ok_and(|compared| !compared.differences.is_empty()));
+    let total = verdicts.len();
+    let mark = if args.tap { "# " } else { "" };
+    let agree = total - failed - differ;
+    writeln!(out, "{mark}{}: {agree} agree, {differ} differ, {failed} failed", Plural(total as u64, "case"))?;
+    if let Some(path) = &args.junit {
+        let xml = junit(&verdicts, kernel.as_deref().unwrap_or_default(), differ, failed);
+        std::fs::write(path, xml).map_err(|error| Failure::io(path, &error))?;
+    }
+    Ok(match (failed, differ) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(DIFFERS),
+        _ => ExitCode::from(UNREADABLE),
+    })
+}
+
+/// The engine beside the kernel, and the kernel beside what it decided before.
+fn side_by_side(case: &Case, fresh: &Recording) -> Result<Compared, String> {
+    let recorded = case.recordings.get(&fresh.release);
+    let mut kernel = fresh.clone();
+    if recorded.is_none() {
+        // What is logged is worded for readers and changes between releases.
+        kernel.outcome.packets.iter_mut().for_each(|packet| packet.log = None);
+    }
+    let engine = replay(case, &kernel).map_err(|error| error.to_string())?;
+    let tolerance = Tolerance::default();
+    let mut lines = differences(&kernel.outcome, &engine, tolerance);
+    lines.iter_mut().for_each(|line| line.insert_str(0, "engine: "));
+    if let Some(recorded) = recorded {
+        let changed = compare(&recorded.outcome, &fresh.outcome, tolerance);
+        lines.extend(changed.iter().map(|difference| format!("recording beside the kernel now: {difference}")));
+    }
+    Ok(Compared { packets: case.packets.len() as u64, recorded: recorded.is_some(), differences: lines })
+}
+
+/// Which kernel decided, and the facts of its configuration.
+fn describe(recording: &Recording) -> String {
+    let facts = recording.config.iter().map(|(name, value)| format!(" {name}={}", fact(value)));
+    format!("kernel {}{}", recording.release, facts.collect::<String>())
+}
+
+impl Verdict {
+    fn row(&self, out: &mut impl Write) -> io::Result<()> {
+        let name = Escaped(&self.name).to_string();
+        match &self.result {
+            Ok(Compared { packets, recorded, differences }) => {
+                let word = if differences.is_empty() { "agree" } else { "DIFFERS" };
+                let beside = if *recorded { "engine, kernel, recording" } else { "engine, kernel" };
+                writeln!(out, "{word:<8} {name:<48} {packets:>4}  {beside}")?;
+                under(out, differences)
+            }
+            Err(problem) => {
+                writeln!(out, "{:<8} {name}", "FAILED")?;
+                under(out, &[problem])
+            }
+        }
+    }
+
+    fn tap(&self, number: u64, out: &mut impl Write) -> io::Result<()> {
+        // A hash begins a directive.
+        let name = Escaped(&self.name).to_string().replace('#', "\\#");
+        let lines = self.problems();
+        writeln!(out, "{} {number} - {name}", if lines.is_empty() { "ok" } else { "not ok" })?;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "  ---\n  differences:")?;
+        for line in lines {
+            // In single quotes YAML knows one special character.
+            writeln!(out, "    - '{}'", Escaped(line).to_string().replace('\'', "''"))?;
+        }
+        writeln!(out, "  ...")
+    }
+
+    fn problems(&self) -> &[String] {
+        match &self.result {
+            Ok(compared) => &compared.differences,
+            Err(problem) => std::slice::from_ref(problem),
+        }
+    }
+}
+
+fn junit(verdicts: &[Verdict], kernel: &str, differ: usize, failed: usize) -> String {
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let tests = verdicts.len();
+    // Writing into a string does not fail.
+    let _ = writeln!(
+        xml,
+        "<testsuite name=\"ctwhy conform kernel\" tests=\"{tests}\" failures=\"{differ}\" errors=\"{failed}\">\n  \
+         <properties><property name=\"kernel\" value=\"{}\"/></properties>",
+        quoted(kernel)
+    );
+    for verdict in verdicts {
+        let _ = write!(xml, "  <testcase classname=\"ctwhy.kernel\" name=\"{}\"", quoted(&verdict.name));
+        let kind = if verdict.result.is_err() { "error" } else { "failure" };
+        let _ = match verdict.problems() {
+            [] => writeln!(xml, "/>"),
+            [first, ..] => {
+                let all: String = verdict.problems().iter().map(|line| quoted(line) + "\n").collect();
+                writeln!(xml, "><{kind} message=\"{}\">{all}</{kind}></testcase>", quoted(first))
+            }
+        };
+    }
+    xml.push_str("</testsuite>\n");
+    xml
+}
+
+/// Text as XML takes it.
+fn quoted(text: &str) -> String {
+    let text = Escaped(text).to_string();
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,172 @@
+//! `ctwhy fixture` and `ctwhy conform kernel`.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that cannot go on fails.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ctwhy_linux::testing;
+
+const CASE: &str = "error-wrong-outer-destination-v4";
+const RECORDING: &str = "kernel-6.18.44.jsonl";
+
+/// A folder that is gone with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Scratch {
+        let folder = std::env::temp_dir().join(format!("ctwhy-fixture-{}-{test}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Scratch(folder)
+    }
+
+    /// A copy of the case in which the kernel's words are others.
+    fn copy(&self, name: &str, from: &str, to: &str) -> String {
+        let folder = self.0.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for entry in fs::read_dir(fixture()).unwrap() {
+            let file = entry.unwrap();
+            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+        let text = fs::read_to_string(folder.join(RECORDING)).unwrap();
+        assert!(text.contains(from));
+        fs::write(folder.join(RECORDING), text.replace(from, to)).unwrap();
+        folder.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(CASE)
+}
+
+/// Exit code, standard output, standard error.
+fn ctwhy(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ctwhy")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_case_checks_and_a_changed_one_differs() {
+    let scratch = Scratch::new("check");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    let wrong = scratch.copy("wrong", "RELATED_REPLY", "ESTABLISHED");
+    assert_eq!(
+        ctwhy(&["fixture", "check", &good]),
+        (0, "ok good: 4 packets\n1 case: 1 ok, 0 differ, 0 unreadable\n".to_owned(), String::new())
+    );
+    let (code, out, _) = ctwhy(&["fixture", "check", scratch.0.to_str().unwrap()]);
+    assert_eq!(code, 1, "{out}");
+    let expected = "DIFFERS wrong\n    6.18.44: packet 4: the kernel said ESTABLISHED, decided was RELATED_REPLY\n";
+    assert!(out.contains(expected), "{out}");
+    assert!(out.ends_with("2 cases: 1 ok, 1 differ, 0 unreadable\n"), "{out}");
+
+    // A broken case does not hide the others, and weighs more than a difference.
+    let broken = scratch.copy("broken", "\"schema\":1", "\"schema\":\"\\u001b\"");
+    let (code, out, _) = ctwhy(&["fixture", "check", &good, &wrong, &broken]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("UNREADABLE broken\n    ") && out.contains("line 1"), "{out}");
+    assert!(out.ends_with("3 cases: 1 ok, 1 differ, 1 unreadable\n"), "{out}");
+    assert!(!out.contains('\u{1b}'), "{out}");
+
+    let empty = scratch.0.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let (code, _, complaint) = ctwhy(&["fixture", "check", empty.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(complaint.contains("no case there or below"), "{complaint}");
+}
+
+#[test]
+fn a_case_is_shown_without_its_control_characters() {
+    let scratch = Scratch::new("show");
+    let folder = scratch.copy("evil", "outer daddr", "\\u001b[2J");
+    let (code, out, complaint) = ctwhy(&["fixture", "show", &folder]);
+    assert_eq!(code, 0, "{complaint}");
+    for part in [
+        "The error goes to somebody who did not send the packet\n",
+        "decisions  ICMP-REL-03 ICMP-REL-04\n",
+        "interface  wan 203.0.113.2/24\n",
+        "route      0.0.0.0/0 via 203.0.113.1 dev wan\n",
+        "rules      -A POSTROUTING -o wan -j MASQUERADE\n",
+        "   2   0.001000 wan    INVALID ",
+        "kernel: INVALID, logged \"nf_ct_proto_1: \\u{1b}[2J 192.168.1.1 != inner 203.0.113.2\"; delivered to the box\n",
+        "kernel: RELATED_REPLY; forwarded out of lan (68 bytes)\n",
+        "[UNREPLIED] src=192.0.2.80 dst=203.0.113.2 sport=33434 dport=40000 mark=0 use=1\n",
+    ] {
+        assert!(out.contains(part), "{part}\nis not in\n{out}");
+    }
+    assert!(!out.contains('\u{1b}'), "{out}");
+    assert_eq!(ctwhy(&["fixture", "show", "/nowhere"]).0, 2);
+}
+
+#[test]
+fn the_kernel_records_and_what_it_recorded_checks() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let scratch = Scratch::new("record");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    let other = scratch.0.join("other");
+    let (code, out, complaint) = ctwhy(&["fixture", "record", &good, "--output", other.to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{complaint}");
+    let written: Vec<_> = fs::read_dir(other.join("good")).unwrap().collect();
+    assert_eq!(written.len(), 1);
+
+    // What a kernel did not say is put right by asking it, if it is the same one.
+    let wrong = scratch.copy("wrong", "RELATED_REPLY", "ESTABLISHED");
+    let (code, out, complaint) = ctwhy(&["fixture", "record", &wrong]);
+    assert_eq!(code, 0, "{out}{complaint}");
+    if out.starts_with("CHANGED wrong: ") {
+        assert!(out.contains("packet 4: the kernel said ESTABLISHED, decided was RELATED_REPLY\n"), "{out}");
+        assert_eq!(ctwhy(&["fixture", "check", &wrong]).0, 0);
+        assert!(ctwhy(&["fixture", "record", &wrong]).1.starts_with("unchanged wrong: "));
+    } else {
+        assert!(out.starts_with("new wrong: "), "{out}");
+    }
+}
+
+#[test]
+fn kernel_and_engine_side_by_side() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let scratch = Scratch::new("conform");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    let broken = scratch.copy("broken", "\"schema\":1", "\"schema\":\"<&>\"");
+    let (code, out, complaint) = ctwhy(&["conform", "kernel", &good]);
+    assert_eq!(code, 0, "{out}{complaint}");
+    assert!(out.starts_with("kernel ") && out.contains("\nagree    good "), "{out}");
+    assert!(out.ends_with("1 case: 1 agree, 0 differ, 0 failed\n"), "{out}");
+
+    let (code, out, _) = ctwhy(&["conform", "kernel", "--tap", &good, &broken]);
+    assert_eq!(code, 2, "{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[..2], ["TAP version 14", "1..2"]);
+    assert!(lines[2].starts_with("# kernel "), "{out}");
+    assert_eq!(lines[3..7], ["ok 1 - good", "not ok 2 - broken", "  ---", "  differences:"]);
+    assert!(lines[7].starts_with("    - '") && lines[7].ends_with('\''), "{out}");
+    assert_eq!(lines[8..], ["  ...", "# 2 cases: 1 agree, 0 differ, 1 failed"]);
+
+    let file = scratch.0.join("junit.xml");
+    let (code, ..) = ctwhy(&["conform", "kernel", "--junit", file.to_str().unwrap(), &good, &broken]);
+    assert_eq!(code, 2);
+    let xml = fs::read_to_string(&file).unwrap();
+    assert!(xml.contains("tests=\"2\" failures=\"0\" errors=\"1\""), "{xml}");
+    assert!(xml.contains("<testcase classname=\"ctwhy.kernel\" name=\"good\"/>"), "{xml}");
+    // Every tag that opens is closed, and no text looks like one.
+    let mut open = Vec::new();
+    for tag in xml.split('<').skip(2).map(|rest| rest.split_once('>').unwrap().0) {
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name.to_owned()), "{xml}"),
+            None if tag.ends_with('/') => {}
+            None => open.push(tag.split(' ').next().unwrap().to_owned()),
+        }
+    }
+    assert!(open.is_empty(), "{xml}");
+}
