@@ -71,7 +71,7 @@ fn a_case_checks_and_a_changed_one_differs() {
     let broken = scratch.copy("broken", "\"schema\":1", "\"schema\":\"\\u001b\"");
     let (code, out, _) = ctwhy(&["fixture", "check", &good, &wrong, &broken]);
     assert_eq!(code, 2, "{out}");
-    assert!(out.contains("UNREADABLE broken\n    ") && out.contains("line 1"), "{out}");
+    assert!(out.contains("UNREADABLE broken\n    ") && out.contains(".jsonl:1: "), "{out}");
     assert!(out.ends_with("3 cases: 1 ok, 1 differ, 1 unreadable\n"), "{out}");
     assert!(!out.contains('\u{1b}'), "{out}");
 
