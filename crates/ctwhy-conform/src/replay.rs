@@ -197,11 +197,11 @@ fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
     Some(Emitted { iface, bytes: Bytes::from(bytes.get(..length).unwrap_or(bytes)) })
 }
 
-/// Sends what the box made in answer to a packet.
+/// Sends what the box made in answer to a packet, and gives what became of it.
 ///
 /// What the forwarding path complains about still carries its entry, and the answer gets it. What was delivered lost its
 /// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06).
-fn generate(engine: &mut Engine, recorded: &Generated, cause: &Ruling, now: Time) -> Generated {
+pub fn generate(engine: &mut Engine, recorded: &Generated, cause: &Ruling, now: Time) -> Generated {
     let trigger = match (cause.egress, cause.ctinfo) {
         (Egress::Local, _) | (_, Err(_)) => None,
         (_, Ok(ctinfo)) => Some(Tracked { ctinfo, reason: cause.reason, attached: cause.attached }),

@@ -1,12 +1,13 @@
 //! Where packets come from: a file, standard input, a case, or the capture that is part of the program.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::Path;
 
 use ctwhy_conform::replay;
 use ctwhy_core::hook::Engine;
-use ctwhy_fixture::case::Spec;
+use ctwhy_fixture::case::{Case, Generated, Spec};
 
 use crate::failure::Failure;
 
@@ -18,6 +19,10 @@ const EMBEDDED: (&str, &[u8]) = (
     include_bytes!("../../../../fixtures/traceroute-udp-v4-masquerade/packets.pcapng"),
 );
 
+/// What the host of a case sent itself, by the number of the packet that it answered. The capture of a case holds only what
+/// the host received, and later packets may rest on these.
+pub(super) type Made = BTreeMap<u64, Vec<Generated>>;
+
 /// A capture and the host that its packets meet.
 pub(super) struct Input {
     /// What errors call the capture.
@@ -27,6 +32,7 @@ pub(super) struct Input {
     pub(super) engine: Engine,
     /// What the capture is, when the user named none.
     pub(super) about: Option<String>,
+    pub(super) made: Made,
     pub(super) identity: Identity,
 }
 
@@ -42,13 +48,27 @@ impl Input {
         if path.as_os_str() == "-" {
             let stdin = io::stdin();
             let identity = Identity::of_stdin(&stdin);
-            return Ok(Input { name: "-".to_owned(), bytes: Box::new(stdin), engine, about: None, identity });
+            return Ok(Input {
+                name: "-".to_owned(),
+                bytes: Box::new(stdin),
+                engine,
+                about: None,
+                made: Made::new(),
+                identity,
+            });
         }
         if path.is_dir() {
             return Input::case(path);
         }
         let (file, identity) = open(path)?;
-        Ok(Input { name: path.display().to_string(), bytes: Box::new(file), engine, about: None, identity })
+        Ok(Input {
+            name: path.display().to_string(),
+            bytes: Box::new(file),
+            engine,
+            about: None,
+            made: Made::new(),
+            identity,
+        })
     }
 
     /// The folder of a case: packets, and the host that they were recorded on.
@@ -63,9 +83,13 @@ impl Input {
         })?;
         let spec = Spec::parse(&text, &file).map_err(|error| Failure::usage(error.to_string()))?;
         let engine = replay::engine(&spec).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+        let case = Case::read(folder).map_err(|error| Failure::usage(error.to_string()))?;
+        let newest = case.recordings.into_values().next_back();
+        let outcomes = newest.map(|recording| recording.outcome.packets).unwrap_or_default();
+        let made = outcomes.into_iter().filter_map(|outcome| Some((outcome.packet, outcome.generated?))).collect();
         let packets = folder.join(PACKETS);
         let (bytes, identity) = open(&packets)?;
-        Ok(Input { name: packets.display().to_string(), bytes: Box::new(bytes), engine, about: None, identity })
+        Ok(Input { name: packets.display().to_string(), bytes: Box::new(bytes), engine, about: None, made, identity })
     }
 
     fn embedded() -> Result<Input, Failure> {
@@ -78,6 +102,7 @@ impl Input {
             bytes: Box::new(packets),
             engine,
             about: Some(about),
+            made: Made::new(),
             identity: Identity(None),
         })
     }

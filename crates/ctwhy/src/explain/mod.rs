@@ -77,5 +77,5 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     if let Some(path) = &args.write {
         input.identity.refuse(path)?;
     }
-    Run::new(args, host)?.all(input.bytes, &input.name, input.about.as_deref())
+    Run::new(args, host, input.made)?.all(input.bytes, &input.name, input.about.as_deref())
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
+use ctwhy_conform::replay;
 use ctwhy_core::hook::{DropCause, Ruling, Unseen};
 use ctwhy_core::packet::{Packet, PacketError};
 use ctwhy_core::time::Time;
@@ -13,6 +14,7 @@ use ctwhy_fixture::linktype::LinkType;
 use ctwhy_fixture::write::PcapngWriter;
 
 use super::ExplainArgs;
+use super::input::Made;
 use super::output::{Output, Prompt};
 use super::own::{self, Complaints};
 use super::world::Host;
@@ -40,6 +42,8 @@ pub(super) struct Run<'a> {
     now: u64,
     /// The host's index of each interface of the capture.
     interfaces: Vec<Option<u16>>,
+    /// What the host of a case sent itself.
+    made: Made,
     /// The packet as it leaves, and its steps; used again for every packet.
     buffer: Vec<u8>,
     trace: Trace,
@@ -56,7 +60,7 @@ struct Counts {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(args: &'a ExplainArgs, host: Host) -> Result<Run<'a>, Failure> {
+    pub(super) fn new(args: &'a ExplainArgs, host: Host, made: Made) -> Result<Run<'a>, Failure> {
         let create = |path: &std::path::PathBuf| -> Result<_, Failure> {
             let file = File::create(path).map_err(|error| Failure::io(path, &error))?;
             Ok(PcapngWriter::new(BufWriter::new(file), "ctwhy")?)
@@ -75,6 +79,7 @@ impl<'a> Run<'a> {
             start: None,
             now: 0,
             interfaces: Vec::new(),
+            made,
             buffer: Vec::new(),
             trace: Trace::default(),
         })
@@ -89,7 +94,10 @@ impl<'a> Run<'a> {
         let mut failure = None;
         while let Some(next) = capture.next() {
             match next {
-                Ok(packet) => self.packet(&packet, name)?,
+                Ok(packet) => {
+                    let (number, ruling) = (packet.number, self.packet(&packet, name)?);
+                    self.answer(number, ruling);
+                }
                 Err(error) => {
                     self.damaged(&error)?;
                     failure.get_or_insert(Failure::from(error));
@@ -104,7 +112,8 @@ impl<'a> Run<'a> {
         failure.map_or(Ok(()), Err)
     }
 
-    fn packet(&mut self, packet: &CapturedPacket<'_>, file: &str) -> Result<(), Failure> {
+    /// Explains one packet, and gives what was decided about it.
+    fn packet(&mut self, packet: &CapturedPacket<'_>, file: &str) -> Result<Option<Ruling>, Failure> {
         self.counts.backwards += u64::from(packet.time_ns < self.now);
         // A clock that was set back must not make dead entries live again.
         self.now = self.now.max(packet.time_ns);
@@ -138,6 +147,7 @@ impl<'a> Run<'a> {
             }
         };
         self.summary.count(&decided);
+        let decision = decided.ruling().copied();
         let told = Told {
             number: packet.number,
             since_start,
@@ -158,7 +168,7 @@ impl<'a> Run<'a> {
         let passes = self.args.filter.shows(before, told.after);
         self.counts.filtered += u64::from(!passes);
         if !passes || !self.args.wants_line(packet.number) || !self.heard {
-            return Ok(());
+            return Ok(decision);
         }
         let out = &mut self.out;
         let written = if self.args.json {
@@ -167,7 +177,16 @@ impl<'a> Run<'a> {
             let steps = if wanted { self.trace.steps.as_slice() } else { &[] };
             told.write(steps, wanted, self.palette, out)
         };
-        self.written(written)
+        self.written(written)?;
+        Ok(decision)
+    }
+
+    /// What the host of a case sent in answer to a packet.
+    fn answer(&mut self, number: u64, cause: Option<Ruling>) {
+        let Some(cause) = cause else { return };
+        for made in self.made.get(&number).into_iter().flatten() {
+            replay::generate(&mut self.host.engine, made, &cause, Time(self.now));
+        }
     }
 
     /// Where the packet comes to conntrack, and what the engine decides there.
