@@ -8,17 +8,12 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use ctwhy_conform::record::{Recorded, record};
+use ctwhy_conform::record::record_in_time;
 use ctwhy_conform::scenario::{self, Family};
 use ctwhy_conform::traceroute::{self, Probe};
 use ctwhy_fixture::case::{Case, Tolerance, compare};
 use ctwhy_linux::netns;
-
-/// More than this between the case's time and the clock makes a timeout in the table look wrong.
-const MOST_LAG: Duration = Duration::from_millis(300);
-const ATTEMPTS: u32 = 5;
 
 fn main() -> ExitCode {
     match run() {
@@ -58,7 +53,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Records a case and writes it, unless all of it is there already.
 fn keep(folder: &Path, mut case: Case) -> Result<(), Box<dyn std::error::Error>> {
-    let recording = calmly(&case)?;
+    let recording = record_in_time(&case)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     if let Ok(there) = Case::read(folder)
         && (&there.spec, &there.packets) == (&case.spec, &case.packets)
@@ -72,15 +67,4 @@ fn keep(folder: &Path, mut case: Case) -> Result<(), Box<dyn std::error::Error>>
     println!("{name}: recorded");
     case.recordings.insert(recording.release.clone(), recording);
     Ok(case.write(folder)?)
-}
-
-/// Records again when the machine was too busy.
-fn calmly(case: &Case) -> Result<ctwhy_fixture::case::Recording, Box<dyn std::error::Error>> {
-    for _ in 0..ATTEMPTS {
-        let Recorded { recording, lag } = record(case)?;
-        if lag <= MOST_LAG {
-            return Ok(recording);
-        }
-    }
-    Err("this machine is too busy to keep the times of the case".into())
 }

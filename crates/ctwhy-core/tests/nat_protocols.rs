@@ -25,19 +25,6 @@ fn through(engine: &mut Engine, packet: &[u8], interface: Option<u16>) -> (Rulin
     (ruling, buffer)
 }
 
-/// The packet with a smaller TTL, as every router hands it on.
-fn aged(mut packet: Vec<u8>) -> Vec<u8> {
-    if packet[0] >> 4 == 4 {
-        packet[8] -= 1;
-        set16(&mut packet, 10, 0);
-        let checksum = internet_checksum(&packet[..20]);
-        set16(&mut packet, 10, checksum);
-    } else {
-        packet[7] -= 1;
-    }
-    packet
-}
-
 fn header(packet: &[u8]) -> usize {
     if packet[0] >> 4 == 4 { 20 } else { 40 }
 }

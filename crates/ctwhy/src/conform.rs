@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use ctwhy_conform::record::record_in_time;
 use ctwhy_conform::replay::replay;
 use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
 
 use crate::failure::Failure;
-use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, record_calmly, under};
+use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, under};
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
     let mut verdicts = Vec::new();
     for ((name, case), number) in cases.into_iter().zip(1..) {
         let result = case.and_then(|case| {
-            let fresh = record_calmly(&case)?;
+            let fresh = record_in_time(&case).map_err(|error| error.to_string())?;
             let compared = side_by_side(&case, &fresh)?;
             Ok((compared, fresh))
         });

@@ -21,6 +21,11 @@ pub enum RecordError {
         /// Number of the packet, from 1; 0 for before the first.
         packet: u64,
     },
+    /// The machine was too busy to keep the times of the case.
+    Busy {
+        /// How often it was tried.
+        attempts: u32,
+    },
     /// Behind the link layer is no IP packet.
     NoPacket {
         /// Number of the packet, from 1.
@@ -49,6 +54,10 @@ impl fmt::Display for RecordError {
             RecordError::Stuck { packet } => {
                 write!(f, "packet {packet}: the marker behind it did not come back; record again on a calmer machine")
             }
+            RecordError::Busy { attempts } => write!(
+                f,
+                "this machine was too busy to keep the times of the case, {attempts} times; try again when it is calmer"
+            ),
             RecordError::NoPacket { packet } => {
                 write!(f, "packet {packet} is no IP packet; only those can be put into the box")
             }

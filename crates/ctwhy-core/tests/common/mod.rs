@@ -314,3 +314,16 @@ pub fn rule(target: Target) -> Chain {
 pub fn masquerade(range: Range) -> Ruleset {
     Ruleset { postrouting: rule(Target::Masquerade(range)), ..Ruleset::default() }
 }
+
+/// The packet with a smaller TTL, as every router hands it on.
+pub fn aged(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 4 {
+        packet[8] -= 1;
+        set16(&mut packet, 10, 0);
+        let checksum = internet_checksum(&packet[..20]);
+        set16(&mut packet, 10, checksum);
+    } else {
+        packet[7] -= 1;
+    }
+    packet
+}
