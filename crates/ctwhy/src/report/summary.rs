@@ -17,6 +17,7 @@ pub(crate) struct Summary {
     invalid: BTreeMap<&'static str, u64>,
     unseen: BTreeMap<&'static str, u64>,
     dropped: BTreeMap<&'static str, u64>,
+    wrong_checksums: u64,
 }
 
 impl Summary {
@@ -33,6 +34,8 @@ impl Summary {
             (None, Some(code)) => *self.unseen.entry(code).or_default() += 1,
             (None, None) => {}
         }
+        let reason = decided.ruling().and_then(|ruling| ruling.reason);
+        self.wrong_checksums += u64::from(reason.is_some_and(|reason| reason.is_checksum()));
         if let Some(ctwhy_core::hook::Verdict::Drop(cause)) = decided.ruling().map(|ruling| ruling.verdict) {
             *self.dropped.entry(cause.code()).or_default() += 1;
         }
@@ -50,8 +53,7 @@ impl Summary {
 
     /// Packets whose transport checksum is wrong.
     pub(crate) fn wrong_checksums(&self) -> u64 {
-        let of_checksum = self.invalid.iter().filter(|(code, _)| code.contains("checksum"));
-        of_checksum.map(|(_, count)| count).sum()
+        self.wrong_checksums
     }
 
     /// All packets.
