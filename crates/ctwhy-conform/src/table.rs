@@ -20,6 +20,8 @@ pub fn lines(table: &Table, now: Time) -> Vec<String> {
 fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     let flow = &entry.flow;
     let [original, reply] = flow.tuples;
+    // A direction has a zone of its own where the other one is not in it.
+    let zone_of = |direction| (flow.zone.only == Some(direction)).then_some(flow.zone.id);
     let tcp = match &flow.protocol {
         Protocol::Tcp(state) => Some(TcpInfo {
             state: state.state() as u8,
@@ -46,13 +48,13 @@ fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     };
     let counters = flow.counters.map(|both| both.map(|Counter { packets, bytes }| Counters { packets, bytes }));
     Entry {
-        orig: side(&original),
-        reply: side(&reply),
+        orig: side(&original, zone_of(Direction::Original)),
+        reply: side(&reply, zone_of(Direction::Reply)),
         status: flow.status.0,
         timeout: Some(entry.remaining_secs(now)),
         mark: flow.mark,
         id: Some(entry.id),
-        zone: 0,
+        zone: if flow.zone.only.is_none() { flow.zone.id } else { 0 },
         use_count: Some(1),
         tcp,
         sctp,
@@ -62,7 +64,7 @@ fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     }
 }
 
-fn side(tuple: &tuple::Tuple) -> Tuple {
+fn side(tuple: &tuple::Tuple, zone: Option<u16>) -> Tuple {
     let l4 = if tuple.is_icmp() {
         L4::Icmp { id: tuple.src_u, icmp_type: tuple.icmp_type(), code: tuple.icmp_code() }
     } else if has_ports(tuple.protonum) || tuple.protonum == tuple::proto::GRE {
@@ -70,5 +72,5 @@ fn side(tuple: &tuple::Tuple) -> Tuple {
     } else {
         L4::Generic
     };
-    Tuple { src: tuple.src_ip(), dst: tuple.dst_ip(), proto: tuple.protonum, l4, zone: None }
+    Tuple { src: tuple.src_ip(), dst: tuple.dst_ip(), proto: tuple.protonum, l4, zone }
 }

@@ -10,6 +10,7 @@ use crate::track::gre::Gre;
 use crate::track::sctp::Sctp;
 use crate::track::tcp::Tcp;
 use crate::tuple::Tuple;
+use crate::zone::Zone;
 
 /// Packets and bytes of one direction (`nf_conn_counter`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Protocol {
 pub struct Flow {
     /// The tuple of each direction. The original one never changes; NAT rewrites the reply one before confirm.
     pub tuples: [Tuple; 2],
+    /// The zone of the tuples.
+    pub zone: Zone,
     /// Status bits.
     pub status: Status,
     /// The mark of the flow.

@@ -9,6 +9,7 @@ use crate::related::{IcmpKind, Search};
 use crate::status::Status;
 use crate::sysctl::Sysctls;
 use crate::table::{EntryId, Table};
+use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step, TimeoutRule, Unchecked};
 use crate::track::gre::Gre;
@@ -59,8 +60,15 @@ pub struct Conntrack {
 impl Conntrack {
     /// `nf_conntrack_in`: finds or creates the entry of a packet and asks the tracker.
     ///
-    /// Fragments must have been reassembled.
-    pub fn track<S: Sink>(&mut self, packet: &Packet<'_>, hook: Hook, now: Time, sink: &mut S) -> Tracked {
+    /// Fragments must have been reassembled. `template` is what the raw table said.
+    pub fn track<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        hook: Hook,
+        template: Template,
+        now: Time,
+        sink: &mut S,
+    ) -> Tracked {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
         let transport = match packet.transport {
             Ok(transport) => transport,
@@ -77,7 +85,7 @@ impl Conntrack {
             sink.step(|| Step::ChecksumUnchecked(why));
         }
         let verify_checksum = unchecked.is_none();
-        match self.decide(packet, transport, verify_checksum, now, sink) {
+        match self.decide((packet, template), transport, verify_checksum, now, sink) {
             Ok(tracked) => {
                 sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
                 tracked
@@ -88,14 +96,14 @@ impl Conntrack {
 
     fn decide<S: Sink>(
         &mut self,
-        packet: &Packet<'_>,
+        (packet, template): (&Packet<'_>, Template),
         transport: Transport,
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
     ) -> Result<Tracked, Reason> {
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
-        let search = Search { packet, table: &mut self.table, now, cx: &cx, sink: &mut *sink };
+        let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink: &mut *sink };
         match search.classify(transport)? {
             IcmpKind::Query => {}
             IcmpKind::Untracked => {
@@ -113,8 +121,8 @@ impl Conntrack {
         sink.step(|| Step::TupleRead { tuple });
         // A reopened TCP connection is looked up once more; the second time its old entry is gone.
         loop {
-            match self.table.lookup(&tuple, now) {
-                None => return self.begin(packet, transport, tuple, verify_checksum, now, sink),
+            match self.table.lookup(&tuple, template.zone, now) {
+                None => return self.begin((packet, template), transport, tuple, verify_checksum, now, sink),
                 Some((id, direction)) => {
                     match self.continue_flow(packet, transport, (id, direction), verify_checksum, now, sink)? {
                         Some(tracked) => return Ok(tracked),
@@ -131,7 +139,7 @@ impl Conntrack {
     /// `init_conntrack` and the tracker's say on the first packet of a flow.
     fn begin<S: Sink>(
         &self,
-        packet: &Packet<'_>,
+        (packet, template): (&Packet<'_>, Template),
         transport: Transport,
         tuple: Tuple,
         verify_checksum: bool,
@@ -174,6 +182,7 @@ impl Conntrack {
         };
         let mut flow = Flow {
             tuples: [tuple, reply],
+            zone: template.zone,
             status,
             mark: 0,
             counters: self.sysctls.acct.then(Default::default),

@@ -21,6 +21,7 @@ use crate::packet::{Fragment, Packet, PacketError};
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::table::EntryId;
+use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
 use crate::tuple::L3;
@@ -215,7 +216,7 @@ impl Engine {
             return Ruling::unseen(hook, unseen);
         }
         let (len, l3num, ttl) = (packet.len, packet.l3num, packet.ttl);
-        let mut tracked = self.conntrack.track(&packet, hook, now, sink);
+        let mut tracked = self.conntrack.track(&packet, hook, Template::default(), now, sink);
         let buffer = match buffer.get_mut(..len) {
             Some(exact) => exact,
             None => buffer,
@@ -261,7 +262,7 @@ impl Engine {
                 sink.step(|| Step::AlreadyAttached);
                 tracked
             }
-            None => self.conntrack.track(&packet, hook, now, sink),
+            None => self.conntrack.track(&packet, hook, Template::default(), now, sink),
         };
         if let Err(cause) = self.nat(buffer, &mut tracked, hook, &way, sink) {
             return self.dropped(hook, tracked, DropCause::Nat(cause), sink);

@@ -5,7 +5,7 @@
 //! 1. [`packet`]: a view of the bytes; the packet inside an ICMP error is a type of its own.
 //! 2. [`mod@tuple`]: who sends what to whom; inversion.
 //! 3. [`related`]: an ICMP error -> the flow of the packet that it quotes.
-//! 4. [`table`] and [`conn`]: tuple -> entry; unconfirmed and confirmed entries.
+//! 4. [`table`] and [`conn`]: [`zone`] and tuple -> entry; unconfirmed and confirmed entries.
 //! 5. [`track`]: what the protocol says about the packet.
 //! 6. [`conntrack`]: steps 1 to 5 in their order, for one packet.
 //! 7. [`nat`]: the binding of the flow; rewriting of packets and of quoted packets.
@@ -57,7 +57,9 @@ pub mod render;
 pub mod status;
 pub mod sysctl;
 pub mod table;
+pub mod template;
 pub mod time;
 pub mod trace;
 pub mod track;
 pub mod tuple;
+pub mod zone;

@@ -18,9 +18,11 @@ use crate::network::Destination;
 use crate::packet::Packet;
 use crate::status::Status;
 use crate::table::EntryId;
+use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
 use crate::tuple::{Tuple, proto};
+use crate::zone::Zone;
 
 /// What the kernel said about a flow that it confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Engine {
             sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
             return Ok(tracked);
         }
-        Ok(self.conntrack.track(packet, hook, now, sink))
+        Ok(self.conntrack.track(packet, hook, Template::default(), now, sink))
     }
 
     /// `nf_ct_set_closing`: this host reset a connection that it forwards (ICMP-LOC-02).
@@ -185,7 +187,7 @@ impl Engine {
                 sink.step(|| Step::Learnt { id: learnt.id, reply: learnt.reply });
                 (learnt.reply, learnt.status, learnt.mark)
             }
-            None => match self.conntrack.table.peek(own.flow.tuple(Direction::Original), now) {
+            None => match self.find(own.flow.tuple(Direction::Original), own.flow.zone, now) {
                 Some((Direction::Original, Confirmed { flow, .. })) => {
                     (*flow.tuple(Direction::Reply), flow.status, flow.mark)
                 }
@@ -237,8 +239,9 @@ impl Engine {
     /// Puts an entry of the kernel's into the table, in the place of whatever holds its tuples.
     pub fn learn(&mut self, entry: &KernelEntry, now: Time) -> EntryId {
         let table = &mut self.conntrack.table;
-        for tuple in &entry.flow.tuples {
-            while let Some((holder, _)) = table.lookup(tuple, now) {
+        for direction in Direction::BOTH {
+            let (tuple, zone) = (entry.flow.tuple(direction), entry.flow.zone);
+            while let Some((holder, _)) = table.lookup_at(tuple, zone, direction, now) {
                 table.remove(holder);
             }
         }
@@ -249,9 +252,9 @@ impl Engine {
 
     /// Deletes the entry with this original tuple and the kernel's number, because the kernel did. Another entry that
     /// has taken its place stays.
-    pub fn forget(&mut self, original: &Tuple, number: Option<u32>, now: Time) -> bool {
+    pub fn forget(&mut self, original: &Tuple, zone: Zone, number: Option<u32>, now: Time) -> bool {
         let table = &mut self.conntrack.table;
-        let Some((id, _)) = table.lookup(original, now) else { return false };
+        let Some((id, _)) = table.lookup(original, zone, now) else { return false };
         let same = table.get(id).is_some_and(|entry| {
             entry.flow.tuple(Direction::Original) == original && number.is_none_or(|number| entry.id == number)
         });
@@ -259,9 +262,9 @@ impl Engine {
     }
 
     /// Sets the mark of a flow, because a rule or a person did.
-    pub fn mark(&mut self, original: &Tuple, mark: u32, now: Time) {
+    pub fn mark(&mut self, original: &Tuple, zone: Zone, mark: u32, now: Time) {
         let table = &mut self.conntrack.table;
-        if let Some((id, _)) = table.lookup(original, now)
+        if let Some((id, _)) = table.lookup(original, zone, now)
             && let Some(entry) = table.get_mut(id)
         {
             entry.flow.mark = mark;
@@ -271,7 +274,9 @@ impl Engine {
     /// Sets an entry back to what it was, if it is still there.
     pub fn restore(&mut self, entry: &Confirmed, now: Time) -> bool {
         let table = &mut self.conntrack.table;
-        let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), now) else { return false };
+        let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), entry.flow.zone, now) else {
+            return false;
+        };
         match table.get_mut(id) {
             Some(present) if present.flow.tuples == entry.flow.tuples => {
                 *present = *entry;
@@ -281,9 +286,10 @@ impl Engine {
         }
     }
 
-    /// The entry that has this tuple in either direction, and which.
+    /// The entry that a packet with this tuple and zone would find, and in which direction.
     #[must_use]
-    pub fn find(&self, tuple: &Tuple, now: Time) -> Option<(Direction, &Confirmed)> {
-        self.conntrack.table.peek(tuple, now)
+    pub fn find(&self, tuple: &Tuple, zone: Zone, now: Time) -> Option<(Direction, &Confirmed)> {
+        let table = &self.conntrack.table;
+        Direction::BOTH.into_iter().find_map(|place| table.peek(tuple, zone, place, now))
     }
 }

@@ -12,6 +12,7 @@ use crate::trace::{Sink, Step};
 use crate::track::icmp::IcmpHeader;
 use crate::track::{Context, icmp, icmpv6};
 use crate::tuple::{L3, extract, proto};
+use crate::zone::Zone;
 
 /// What an error handler found out about an ICMP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) enum IcmpKind {
 pub(crate) struct Search<'a, S> {
     pub(crate) packet: &'a Packet<'a>,
     pub(crate) table: &'a mut Table,
+    /// Of the error's own template (ZONE-03).
+    pub(crate) zone: Zone,
     pub(crate) now: Time,
     pub(crate) cx: &'a Context<'a>,
     pub(crate) sink: &'a mut S,
@@ -108,7 +111,7 @@ impl<S: Sink> Search<'_, S> {
 
     /// `nf_conntrack_inet_error`: the quoted packet that starts at byte `quote` -> the flow (B.2 steps 5 to 8).
     fn inet_error(self, header: IcmpHeader, quote: usize) -> Result<IcmpKind, Reason> {
-        let Search { packet, table, now, sink, .. } = self;
+        let Search { packet, table, zone, now, sink, .. } = self;
         let l3num = packet.l3num;
         sink.step(|| Step::IcmpError { l3num, icmp_type: header.icmp_type, code: header.code });
 
@@ -122,7 +125,7 @@ impl<S: Sink> Search<'_, S> {
         sink.step(|| Step::QuotedInverted { inverted });
 
         let unknown = Reason::QuotedUnknownFlow { quoted: tuple, inverted };
-        let (id, direction) = table.lookup(&inverted, now).ok_or(unknown)?;
+        let (id, direction) = table.lookup(&inverted, zone, now).ok_or(unknown)?;
         let entry = table.get(id).ok_or(unknown)?;
         let number = entry.id;
         sink.step(|| Step::QuotedHit { id: number, direction, died: direction.opposite() });

@@ -1,4 +1,4 @@
-//! The table: tuple -> entry, each entry under the tuples of both its directions (`nf_conntrack_hash`).
+//! The table: zone and tuple -> entry, each entry under the tuples of both its directions (`nf_conntrack_hash`).
 
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
@@ -6,11 +6,12 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use crate::conn::{Confirmed, Unconfirmed};
+use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::direction::Direction;
 use crate::status::Status;
 use crate::time::Time;
 use crate::tuple::Tuple;
+use crate::zone::Zone;
 
 /// Which entry. An id that outlived its entry finds nothing; it never finds another entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,12 +109,15 @@ impl Table {
         })
     }
 
-    fn find(&self, tuple: &Tuple) -> Option<(EntryId, Direction)> {
-        let hash = self.hasher.hash_one(tuple);
+    /// `nf_ct_key_equal`: the entry under `tuple` where the tuple of `place` would be in `zone`. The zones have to agree
+    /// about the direction in which it is found, too.
+    fn find(&self, tuple: &Tuple, zone: Zone, place: Direction) -> Option<(EntryId, Direction)> {
+        let id = zone.of(place);
+        let hash = self.hasher.hash_one((tuple, id));
         // Of two equal tuples of one entry the reply one is met first (CORE-HOOK-07).
         let mut found: Option<Handle> = None;
         for handle in self.handles.iter_hash(hash) {
-            if self.tuple_of(*handle) == Some(tuple) {
+            if zone.of(handle.direction) == id && self.key_of(*handle) == Some((tuple, id)) {
                 found = Some(*handle);
                 if handle.direction == Direction::Reply {
                     break;
@@ -125,15 +129,30 @@ impl Table {
         Some((EntryId { slot: handle.slot, generation }, handle.direction))
     }
 
-    fn tuple_of(&self, handle: Handle) -> Option<&Tuple> {
+    fn key_of(&self, handle: Handle) -> Option<(&Tuple, u16)> {
         let entry = self.slots.get(handle.slot as usize)?.entry.as_ref()?;
-        Some(entry.flow.tuple(handle.direction))
+        Some(key(&entry.flow, handle.direction))
     }
 
-    /// `__nf_conntrack_find_get`: the entry that has `tuple` in either direction. A dead one that is met on the way
-    /// is deleted (TUPLE-08).
-    pub(crate) fn lookup(&mut self, tuple: &Tuple, now: Time) -> Option<(EntryId, Direction)> {
-        let (id, direction) = self.find(tuple)?;
+    /// `nf_conntrack_find_get`: the entry that has `tuple` in either direction, looked for where an original tuple of
+    /// `zone` would be and then where a reply tuple would (ZONE-01). A dead one that is met on the way is deleted
+    /// (TUPLE-08).
+    pub(crate) fn lookup(&mut self, tuple: &Tuple, zone: Zone, now: Time) -> Option<(EntryId, Direction)> {
+        match self.lookup_at(tuple, zone, Direction::Original, now) {
+            None if zone.only.is_some() => self.lookup_at(tuple, zone, Direction::Reply, now),
+            found => found,
+        }
+    }
+
+    /// As a look-up, but in one of the two places only.
+    pub(crate) fn lookup_at(
+        &mut self,
+        tuple: &Tuple,
+        zone: Zone,
+        place: Direction,
+        now: Time,
+    ) -> Option<(EntryId, Direction)> {
+        let (id, direction) = self.find(tuple, zone, place)?;
         if self.get(id)?.is_expired(now) {
             self.remove(id);
             return None;
@@ -141,9 +160,15 @@ impl Table {
         Some((id, direction))
     }
 
-    /// As a look-up, but nothing is deleted.
-    pub(crate) fn peek(&self, tuple: &Tuple, now: Time) -> Option<(Direction, &Confirmed)> {
-        let (id, direction) = self.find(tuple)?;
+    /// As a look-up in one place, but nothing is deleted.
+    pub(crate) fn peek(
+        &self,
+        tuple: &Tuple,
+        zone: Zone,
+        place: Direction,
+        now: Time,
+    ) -> Option<(Direction, &Confirmed)> {
+        let (id, direction) = self.find(tuple, zone, place)?;
         let entry = self.get(id)?;
         if entry.is_expired(now) { None } else { Some((direction, entry)) }
     }
@@ -155,7 +180,9 @@ impl Table {
     pub(crate) fn confirm(&mut self, unconfirmed: &Unconfirmed, now: Time) -> Result<EntryId, Clash> {
         self.sweep_some(now);
         for direction in Direction::BOTH {
-            if let Some((holder, _)) = self.lookup(unconfirmed.flow.tuple(direction), now) {
+            if let Some((holder, _)) =
+                self.lookup_at(unconfirmed.flow.tuple(direction), unconfirmed.flow.zone, direction, now)
+            {
                 return Err(Clash { direction, holder });
             }
         }
@@ -167,7 +194,6 @@ impl Table {
 
     /// Inserts an entry under both tuples, whatever else holds them.
     pub(crate) fn insert(&mut self, entry: Confirmed) -> EntryId {
-        let tuples = entry.flow.tuples;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -179,11 +205,11 @@ impl Table {
         slot.entry = Some(entry);
         let id = EntryId { slot: index, generation: slot.generation };
         for direction in Direction::BOTH {
-            let hash = self.hasher.hash_one(tuples[direction.index()]);
+            let hash = self.hasher.hash_one(key(&entry.flow, direction));
             let (slots, hasher) = (&self.slots, &self.hasher);
             self.handles.insert_unique(hash, Handle { slot: index, direction }, |handle| {
                 let entry = slots.get(handle.slot as usize).and_then(|slot| slot.entry.as_ref());
-                entry.map_or(0, |entry| hasher.hash_one(entry.flow.tuple(handle.direction)))
+                entry.map_or(0, |entry| hasher.hash_one(key(&entry.flow, handle.direction)))
             });
         }
         id
@@ -198,7 +224,7 @@ impl Table {
         let entry = slot.entry.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         for direction in Direction::BOTH {
-            let hash = self.hasher.hash_one(entry.flow.tuple(direction));
+            let hash = self.hasher.hash_one(key(&entry.flow, direction));
             let of_entry = |handle: &Handle| handle.slot == id.slot && handle.direction == direction;
             if let Ok(occupied) = self.handles.find_entry(hash, of_entry) {
                 occupied.remove();
@@ -221,4 +247,9 @@ impl Table {
             }
         }
     }
+}
+
+/// What a flow is found under in a direction.
+const fn key(flow: &Flow, direction: Direction) -> (&Tuple, u16) {
+    (flow.tuple(direction), flow.zone.of(direction))
 }

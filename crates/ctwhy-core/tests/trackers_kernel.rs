@@ -13,6 +13,7 @@ use ctwhy_core::time::Time;
 use ctwhy_core::trace::{Step, Trace};
 use ctwhy_core::track::sctp::{Row, SctpState, SctpStep};
 use ctwhy_core::tuple::{L3, extract};
+use ctwhy_core::zone::Zone;
 
 const RECORDED: &str = include_str!("trackers_kernel_6.18.44.txt");
 
@@ -67,7 +68,7 @@ impl Flow {
         let (src, dst) = (common::ip(src), common::ip(dst));
         let l3num = if src.is_ipv4() { L3::V4 } else { L3::V6 };
         let tuple = extract(l3num, src.into(), dst.into(), self.protonum, l4);
-        let found = tuple.ok().and_then(|tuple| self.engine.find(&tuple, Time(0)));
+        let found = tuple.ok().and_then(|tuple| self.engine.find(&tuple, Zone::default(), Time(0)));
         let Some((direction, entry)) = found else { return ("-".into(), None) };
         let state = match &entry.flow.protocol {
             Protocol::Sctp(sctp) => {

@@ -35,10 +35,10 @@ impl Range {
             && self.ports.is_none_or(|(first, last)| first <= port && port <= last)
     }
 
-    /// `find_best_ips_proto`: the address of the range that a flow gets. A fixed hash of the flow's addresses, the
-    /// same on every machine and after every boot (D.3 step 2).
+    /// `find_best_ips_proto`: the address of the range that a flow gets. A fixed hash of the flow's addresses and
+    /// zone, the same on every machine and after every boot (D.3 step 2).
     #[must_use]
-    pub(super) fn pick_address(&self, tuple: &Tuple, manip: Manip) -> Option<Addr> {
+    pub(super) fn pick_address(&self, tuple: &Tuple, zone: u16, manip: Manip) -> Option<Addr> {
         let (first, last) = self.addresses?;
         if first == last {
             return Some(first);
@@ -48,7 +48,8 @@ impl Range {
             L3::V6 => 3,
         };
         let destination = native_words(tuple.dst);
-        let mut hash = jhash2(native_words(tuple.src), if self.persistent { 0 } else { destination[last_word] });
+        let salt = if self.persistent { 0 } else { destination[last_word] ^ u32::from(zone) };
+        let mut hash = jhash2(native_words(tuple.src), salt);
         let mut picked = match manip {
             Manip::Src => tuple.src,
             Manip::Dst => tuple.dst,

@@ -39,7 +39,7 @@ pub(super) fn bind<S: Sink>(
 fn is_taken(candidate: &Tuple, flow: &Flow, table: &Table, now: Time) -> bool {
     let Some(reply) = candidate.invert() else { return false };
     table
-        .peek(&reply, now)
+        .peek(&reply, flow.zone, Direction::Reply, now)
         .is_some_and(|(_, entry)| entry.flow.tuple(Direction::Original) != flow.tuple(Direction::Original))
 }
 
@@ -57,7 +57,7 @@ fn unique_tuple(
         return *current;
     }
     let mut tuple = *current;
-    if let Some(address) = range.pick_address(current, manip) {
+    if let Some(address) = range.pick_address(current, flow.zone.id, manip) {
         match manip {
             Manip::Src => tuple.src = address,
             Manip::Dst => tuple.dst = address,

@@ -3,7 +3,7 @@
 use std::io;
 
 use ctwhy_core::conn::{Counter, Flow, Protocol};
-use ctwhy_core::direction::CtInfo;
+use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::hook::Hook;
 use ctwhy_core::mirror::{KernelEntry, Learnt};
 use ctwhy_core::nat::rules::Network as Prefix;
@@ -16,6 +16,7 @@ use ctwhy_core::track::sctp::{Sctp, SctpState};
 use ctwhy_core::track::tcp::{Tcp, TcpState};
 use ctwhy_core::track::udp;
 use ctwhy_core::tuple::{Addr, L3, Tuple, proto};
+use ctwhy_core::zone::Zone;
 use ctwhy_linux::ctnetlink::{self, Entry, L4};
 use ctwhy_linux::rules::CtState;
 use ctwhy_linux::{interfaces, queue, sysctl};
@@ -58,12 +59,17 @@ pub(super) fn learnt(entry: &Entry) -> Learnt {
     Learnt { id: entry.id.unwrap_or(0), reply: tuple(&entry.reply), status: Status(entry.status), mark: entry.mark }
 }
 
-/// An entry for the engine's table, as far as ctnetlink shows it. `None` for entries in zones, which the engine does not
-/// have.
-pub(super) fn entry(entry: &Entry, now: Time) -> Option<KernelEntry> {
-    if entry.zone != 0 || entry.orig.zone.is_some() || entry.reply.zone.is_some() {
-        return None;
+/// The zone of an entry.
+pub(super) fn zone(entry: &Entry) -> Zone {
+    match (entry.orig.zone, entry.reply.zone) {
+        (Some(id), _) => Zone { id, only: Some(Direction::Original) },
+        (None, Some(id)) => Zone { id, only: Some(Direction::Reply) },
+        (None, None) => Zone { id: entry.zone, only: None },
     }
+}
+
+/// An entry for the engine's table, as far as ctnetlink shows it.
+pub(super) fn entry(entry: &Entry, now: Time) -> KernelEntry {
     let status = Status(entry.status);
     let protocol = match entry.orig.proto {
         proto::TCP => {
@@ -90,6 +96,7 @@ pub(super) fn entry(entry: &Entry, now: Time) -> Option<KernelEntry> {
     let counters = entry.counters.original.zip(entry.counters.reply);
     let flow = Flow {
         tuples: [tuple(&entry.orig), tuple(&entry.reply)],
+        zone: zone(entry),
         status,
         mark: entry.mark,
         counters: counters.map(|(original, reply)| [counter(original), counter(reply)]),
@@ -98,7 +105,7 @@ pub(super) fn entry(entry: &Entry, now: Time) -> Option<KernelEntry> {
     };
     // ctnetlink rounds down. Living too long does no harm: the kernel tells when it deletes an entry.
     let timeout = entry.timeout.unwrap_or(0).saturating_add(1);
-    Some(KernelEntry { flow, id: entry.id.unwrap_or(0), timeout })
+    KernelEntry { flow, id: entry.id.unwrap_or(0), timeout }
 }
 
 /// Does the DESTROY of this entry come from a packet that is still on its way to us: a reset that ended a connection

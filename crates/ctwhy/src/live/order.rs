@@ -56,8 +56,8 @@ impl Session {
         else {
             return false;
         };
-        let now = now.now;
-        let Some(after) = self.engine.find(&flow, now).map(|(_, entry)| *entry) else { return false };
+        let (now, zone) = (now.now, before.flow.zone);
+        let Some(after) = self.engine.find(&flow, zone, now).map(|(_, entry)| *entry) else { return false };
         if !self.engine.restore(&before, now) {
             return false;
         }
@@ -96,6 +96,7 @@ mod tests {
     use ctwhy_core::mirror::Departure;
     use ctwhy_core::time::Time;
     use ctwhy_core::tuple::{Addr, L3, proto};
+    use ctwhy_core::zone::Zone;
     use ctwhy_linux::rules::{CtState, MarkBits};
 
     use super::*;
@@ -187,14 +188,14 @@ mod tests {
             segment(true, RST, 1500, 0, 0, CtState::New),
         ];
         assert_eq!(decisions(&mut session, &packets), [(true, false), (false, false)]);
-        let (_, entry) = session.engine.find(&flow, Time(1)).unwrap();
+        let (_, entry) = session.engine.find(&flow, Zone::default(), Time(1)).unwrap();
         // The entry is as the queue's order left it.
         let mut other = established();
         other.arrive(&segment(true, ACK, 2001, 5001, 0, CtState::Established), Hook::PreRouting, Time(0));
         for packet in &packets {
             other.arrive(packet, Hook::PreRouting, Time(1));
         }
-        let (_, expected) = other.engine.find(&flow, Time(1)).unwrap();
+        let (_, expected) = other.engine.find(&flow, Zone::default(), Time(1)).unwrap();
         assert_eq!(format!("{entry:?}"), format!("{expected:?}"));
     }
 }

@@ -15,6 +15,7 @@ use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 use ctwhy_core::tuple::{Tuple, extract, proto};
+use ctwhy_core::zone::Zone;
 use ctwhy_linux::ctnetlink::{Entry, EventKind};
 use ctwhy_linux::interfaces;
 use ctwhy_linux::nflog::Logged;
@@ -133,7 +134,7 @@ pub(super) struct Session {
     answers: Answers,
     names: HashMap<u32, Option<Rc<str>>>,
     /// Entries that a packet still on its way to us has ended.
-    ending: Vec<(Tuple, Option<u32>)>,
+    ending: Vec<(Tuple, Zone, Option<u32>)>,
     number: u64,
 }
 
@@ -165,7 +166,7 @@ impl Session {
         let transport = packet.transport.ok().filter(|transport| transport.protonum == proto::TCP)?;
         let l4 = packet.bytes.get(transport.offset..)?;
         let tuple = extract(packet.l3num, packet.src, packet.dst, proto::TCP, l4).ok()?;
-        self.engine.find(&tuple, now).map(|(_, entry)| *entry)
+        self.engine.find(&tuple, Zone::default(), now).map(|(_, entry)| *entry)
     }
 
     pub(super) fn decide(
@@ -213,17 +214,17 @@ impl Session {
     pub(super) fn event(&mut self, kind: EventKind, entry: Entry, now: Time) -> Option<Entry> {
         match kind {
             EventKind::New => return Some(entry),
-            EventKind::Update => self.engine.mark(&kernel::tuple(&entry.orig), entry.mark, now),
+            EventKind::Update => self.engine.mark(&kernel::tuple(&entry.orig), kernel::zone(&entry), entry.mark, now),
             EventKind::Destroy => {
-                let original = kernel::tuple(&entry.orig);
+                let (original, zone) = (kernel::tuple(&entry.orig), kernel::zone(&entry));
                 let unreplied = self
                     .engine
-                    .find(&original, now)
+                    .find(&original, zone, now)
                     .is_some_and(|(_, own)| !own.flow.status.contains(Status::SEEN_REPLY));
                 if unreplied && kernel::killed_by_reset(&entry) {
-                    self.ending.push((original, entry.id));
+                    self.ending.push((original, zone, entry.id));
                 } else {
-                    self.engine.forget(&original, entry.id, now);
+                    self.engine.forget(&original, zone, entry.id, now);
                 }
             }
         }
@@ -232,16 +233,14 @@ impl Session {
 
     /// The packets that were on their way when their entries ended have arrived.
     pub(super) fn end_entries(&mut self, now: Time) {
-        for (original, number) in self.ending.drain(..) {
-            self.engine.forget(&original, number, now);
+        for (original, zone, number) in self.ending.drain(..) {
+            self.engine.forget(&original, zone, number, now);
         }
     }
 
     /// An entry that begins, or is as it is, without a packet of ours.
     pub(super) fn learn(&mut self, entry: &Entry, now: Time) {
-        if let Some(entry) = kernel::entry(entry, now) {
-            self.engine.learn(&entry, now);
-        }
+        self.engine.learn(&kernel::entry(entry, now), now);
     }
 
     /// The verdict was given and the packet's way is over: what became of it. `born` are the entries that were confirmed
@@ -340,7 +339,9 @@ impl Session {
         }
         let begins = tracked.ctinfo == CtInfo::New && matches!(tracked.attached, Attached::Unconfirmed(_));
         let sibling = match &tracked.attached {
-            Attached::Unconfirmed(own) => self.engine.find(own.flow.tuple(Direction::Original), now).is_some(),
+            Attached::Unconfirmed(own) => {
+                self.engine.find(own.flow.tuple(Direction::Original), own.flow.zone, now).is_some()
+            }
             _ => false,
         };
         if begins && learnt.is_none() && !sibling {

@@ -102,6 +102,12 @@ struct ConntrackObject {
     sctp_state: Option<&'static str>,
     timeout: Option<u32>,
     zone: u16,
+    /// The zone of the original direction, where the other one is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone_orig: Option<u16>,
+    /// The same of the reply direction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone_reply: Option<u16>,
     mark: u32,
 }
 
@@ -148,7 +154,9 @@ impl ConntrackObject {
             tcp_state: tcp_state(&flow.protocol),
             sctp_state: sctp_state(&flow.protocol),
             timeout,
-            zone: 0,
+            zone: if flow.zone.only.is_none() { flow.zone.id } else { 0 },
+            zone_orig: (flow.zone.only == Some(Direction::Original)).then_some(flow.zone.id),
+            zone_reply: (flow.zone.only == Some(Direction::Reply)).then_some(flow.zone.id),
             mark: flow.mark,
         }
     }
