@@ -7,7 +7,6 @@
 use std::fmt;
 
 use ctwhy_core::checksum::Sum;
-use ctwhy_core::conntrack::Tracked;
 use ctwhy_core::hook::{Egress, Engine, Ruling};
 use ctwhy_core::nat::iptables::{self, Parsed};
 use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
@@ -202,10 +201,7 @@ fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
 /// What the forwarding path complains about still carries its entry, and the answer gets it. What was delivered lost its
 /// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06).
 pub fn generate(engine: &mut Engine, recorded: &Generated, cause: &Ruling, now: Time) -> Generated {
-    let trigger = match (cause.egress, cause.ctinfo) {
-        (Egress::Local, _) | (_, Err(_)) => None,
-        (_, Ok(ctinfo)) => Some(Tracked { ctinfo, reason: cause.reason, attached: cause.attached }),
-    };
+    let trigger = if cause.egress == Egress::Local { None } else { cause.tracked() };
     let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
     let ruling = engine.send(&mut bytes, trigger.as_ref(), now, &mut ());
     let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)

@@ -73,5 +73,5 @@ fn resolve(own: &Unconfirmed, clash: &Clash, table: &Table) -> Option<EntryId> {
 pub(crate) fn attach(trigger: &Tracked) -> Option<Tracked> {
     let direction = trigger.ctinfo.direction()?;
     let ctinfo = CtInfo::related(direction.opposite());
-    Some(Tracked { ctinfo, reason: None, attached: trigger.attached })
+    Some(Tracked { ctinfo, reason: None, attached: trigger.attached.clone() })
 }

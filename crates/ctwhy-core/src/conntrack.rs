@@ -1,5 +1,7 @@
 //! One packet at the conntrack hook: `nf_conntrack_in` (catalogue A.3).
 
+use alloc::boxed::Box;
+
 use crate::conn::{Flow, Protocol, Unconfirmed};
 use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
@@ -19,7 +21,7 @@ use crate::track::{Context, Outcome, icmp, icmpv6, udp, udplite};
 use crate::tuple::{Tuple, extract, proto};
 
 /// What is attached to a packet on its way through the hooks (`skb->_nfct`).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Attached {
     /// No entry: the packet is INVALID.
     None,
@@ -27,12 +29,12 @@ pub enum Attached {
     Untracked,
     /// An entry in the table.
     Entry(EntryId),
-    /// An entry of the packet's own.
-    Unconfirmed(Unconfirmed),
+    /// An entry of the packet's own. Boxed, so that the packets of known flows, which are most, carry little.
+    Unconfirmed(Box<Unconfirmed>),
 }
 
 /// A packet behind conntrack.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracked {
     /// What conntrack calls it.
     pub ctinfo: CtInfo,
@@ -197,7 +199,7 @@ impl Conntrack {
             Outcome::Invalid { reason, .. } => return Err(reason),
             Outcome::Ignore | Outcome::Kill | Outcome::Reopen => 0,
         };
-        let attached = Attached::Unconfirmed(Unconfirmed { flow, timeout });
+        let attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout }));
         Ok(Tracked { ctinfo: CtInfo::New, reason: None, attached })
     }
 
@@ -281,7 +283,7 @@ impl Conntrack {
             // The packet keeps the entry that it ended; nobody else finds it any more.
             let mut flow = dead.flow;
             flow.status |= Status::DYING;
-            attached = Attached::Unconfirmed(Unconfirmed { flow, timeout: 0 });
+            attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout: 0 }));
         }
         Ok(Some(Tracked { ctinfo, reason: None, attached }))
     }

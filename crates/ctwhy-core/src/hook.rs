@@ -138,7 +138,7 @@ pub enum Egress {
 }
 
 /// Everything that was decided about one packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Ruling {
     /// Where conntrack saw it.
     pub hook: Hook,
@@ -158,6 +158,14 @@ impl Ruling {
     fn unseen(hook: Hook, unseen: Unseen) -> Ruling {
         let egress = Egress::Nowhere;
         Ruling { hook, ctinfo: Err(unseen), reason: None, verdict: Verdict::Accept, egress, attached: Attached::None }
+    }
+
+    /// The packet as conntrack left it; `None` when conntrack did not see it. What this host sends in answer carries
+    /// the same entry.
+    #[must_use]
+    pub fn tracked(&self) -> Option<Tracked> {
+        let ctinfo = self.ctinfo.ok()?;
+        Some(Tracked { ctinfo, reason: self.reason, attached: self.attached.clone() })
     }
 
     /// The entry of the packet, if it is in the table.

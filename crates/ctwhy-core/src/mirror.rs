@@ -159,8 +159,9 @@ impl Engine {
         if let Err(cause) = self.follow(buffer, &mut tracked, last, &way, sink) {
             return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }
-        match (learnt, tracked.attached) {
-            (Some(learnt), Attached::Unconfirmed(Unconfirmed { flow, timeout })) => {
+        match (learnt, &tracked.attached) {
+            (Some(learnt), Attached::Unconfirmed(own)) => {
+                let Unconfirmed { flow, timeout } = **own;
                 let id = self.learn(&KernelEntry { flow, id: learnt.id, timeout }, now);
                 sink.step(|| Step::Confirmed { id: learnt.id });
                 tracked.attached = Attached::Entry(id);

@@ -30,11 +30,11 @@ pub(super) struct Complaints {
 impl Complaints {
     /// Takes note of a packet, as it arrived, that was dropped for its TTL or for want of a route.
     pub(super) fn note(&mut self, bytes: &[u8], ruling: &Ruling) {
-        let (Ok(ctinfo), Verdict::Drop(DropCause::TtlExceeded | DropCause::NoRoute)) = (ruling.ctinfo, ruling.verdict)
+        let (Some(tracked), Verdict::Drop(DropCause::TtlExceeded | DropCause::NoRoute)) =
+            (ruling.tracked(), ruling.verdict)
         else {
             return;
         };
-        let tracked = Tracked { ctinfo, reason: ruling.reason, attached: ruling.attached };
         let kept = bytes.get(..bytes.len().min(IPV6_HEADER + LONGEST_HEADER)).unwrap_or_default();
         let mut slot = if self.dropped.len() == REMEMBERED { self.dropped.pop_front() } else { None };
         let mut bytes = slot.take().map_or_else(Vec::new, |(bytes, _)| bytes);

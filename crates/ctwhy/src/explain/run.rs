@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
             }
         };
         self.summary.count(&decided);
-        let decision = decided.ruling().copied();
+        let decision = decided.ruling().cloned();
         let told = Told {
             number: packet.number,
             since_start,

@@ -35,16 +35,12 @@ impl Answers {
         if matches!(tracked.attached, Attached::None | Attached::Untracked) {
             return;
         }
-        let mut entry = match self.recent.len() {
-            REMEMBERED.. => self.recent.pop_front(),
-            _ => None,
-        }
-        .unwrap_or(Recent { bytes: Vec::new(), tracked, vanished });
-        entry.bytes.clear();
+        let oldest = if self.recent.len() < REMEMBERED { None } else { self.recent.pop_front() };
+        let mut kept = oldest.map_or_else(Vec::new, |recent| recent.bytes);
+        kept.clear();
         // What tells packets apart is in the first headers.
-        entry.bytes.extend_from_slice(bytes.get(..128).unwrap_or(bytes));
-        (entry.tracked, entry.vanished) = (tracked, vanished);
-        self.recent.push_back(entry);
+        kept.extend_from_slice(bytes.get(..128).unwrap_or(bytes));
+        self.recent.push_back(Recent { bytes: kept, tracked, vanished });
     }
 
     /// The packet that a packet of this host answers, as far as its entry goes with the answer.
@@ -69,7 +65,7 @@ impl Answers {
         let is_it =
             |recent: &Recent| recent.vanished != redirect && same_packet(&recent.bytes, quoted.bytes, error.l3num);
         let at = self.recent.iter().rposition(is_it)?;
-        let mut tracked = self.recent.get(at)?.tracked;
+        let mut tracked = self.recent.get(at)?.tracked.clone();
         // A redirect does not end its packet: others may answer it, too.
         if !redirect {
             self.recent.remove(at);

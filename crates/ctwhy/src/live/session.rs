@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use ctwhy_core::conn::{Confirmed, Unconfirmed};
+use ctwhy_core::conn::Confirmed;
 use ctwhy_core::conntrack::{Attached, Tracked};
 use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::hook::{Egress, Engine, Hook, Ruling, Unseen, Verdict};
@@ -42,7 +42,7 @@ pub(super) struct Arrived {
 impl Arrived {
     /// Is the engine's decision the kernel's, where both are known?
     pub(super) fn agrees(&self) -> bool {
-        match (self.outcome, self.kernel) {
+        match (&self.outcome, self.kernel) {
             (Ok(tracked), Some(kernel)) => tracked.ctinfo == kernel,
             _ => true,
         }
@@ -254,7 +254,7 @@ impl Session {
         watch: Copies,
     ) -> Seen<'a> {
         let Arrived { hook, now, kernel, outcome, mut trace, reordered, .. } = arrived;
-        let learnt = self.take_births(outcome.ok().as_ref(), born, now);
+        let learnt = self.take_births(outcome.as_ref().ok(), born, now);
         let copies: Vec<&Logged> = copies.iter().filter(|copy| may_be_copy(copy, queued, hook)).collect();
         let (ruling, left, after) = match outcome {
             Ok(tracked) => {
@@ -263,7 +263,9 @@ impl Session {
                 let ruling =
                     self.engine.depart(&mut buffer, tracked, &Departure { hook, egress, learnt }, now, &mut trace);
                 let vanished = egress == Egress::Nowhere;
-                self.answers.remember(&queued.payload, Tracked { attached: ruling.attached, ..tracked }, vanished);
+                if let Some(tracked) = ruling.tracked() {
+                    self.answers.remember(&queued.payload, tracked, vanished);
+                }
                 let left = left(&buffer, &copies, watch, vanished, queued);
                 (ruling, left, buffer)
             }
@@ -304,7 +306,7 @@ impl Session {
     /// Finds the birth of the packet's own flow among the births of a moment; the others are entries like those of a dump.
     fn take_births(&mut self, tracked: Option<&Tracked>, born: &[Entry], now: Time) -> Option<Learnt> {
         let own = tracked.and_then(|tracked| match &tracked.attached {
-            Attached::Unconfirmed(Unconfirmed { flow, .. }) => Some(*flow.tuple(Direction::Original)),
+            Attached::Unconfirmed(own) => Some(*own.flow.tuple(Direction::Original)),
             _ => None,
         });
         let mut learnt = None;
