@@ -7,12 +7,14 @@
 use std::fmt;
 
 use ctwhy_core::checksum::Sum;
+use ctwhy_core::event::Event;
 use ctwhy_core::hook::{Egress, Engine, Ruling};
 use ctwhy_core::nat::iptables::{self, Parsed};
 use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
 use ctwhy_core::sysctl::SysctlError;
 use ctwhy_core::time::Time;
+use ctwhy_core::trace::Sink;
 use ctwhy_core::tuple::{Addr, L3};
 use ctwhy_fixture::case::{Bytes, Case, Emitted, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec};
 use ctwhy_fixture::link::{self, Stripped, strip};
@@ -92,6 +94,7 @@ pub fn replay_watched(
 ) -> Result<Outcome, ReplayError> {
     let mut engine = engine(&case.spec)?;
     let mut outcome = Outcome::default();
+    let mut events: Vec<Event> = Vec::new();
     let mut now = Time(0);
     for ((packet, recorded), number) in case.packets.iter().zip(&recording.outcome.packets).zip(1..) {
         let Ok(Stripped::Ip(link)) = strip(packet.linktype, &packet.bytes) else {
@@ -103,10 +106,10 @@ pub fn replay_watched(
         let in_interface = interface_index(&engine, &packet.iface);
         let length = bytes.len();
         let family = if link.l3 == link::L3::V4 { L3::V4 } else { L3::V6 };
-        let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut ());
+        let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut events);
         watch(&Replayed { number, before, after: &bytes, ruling: &ruling, engine: &engine });
         let generated = recorded.generated.iter().flatten();
-        let generated = generated.map(|made| generate(&mut engine, made, &ruling, now)).collect();
+        let generated = generated.map(|made| generate(&mut engine, made, &ruling, now, &mut events)).collect();
         outcome.packets.push(PacketOutcome {
             packet: number,
             ctinfo: ctinfo(&ruling),
@@ -118,6 +121,9 @@ pub fn replay_watched(
         });
     }
     outcome.table = Some(table::lines(&engine.conntrack.table, now));
+    // Who reads the kernel's table makes it delete what is over.
+    engine.conntrack.table.sweep(now, &mut events);
+    outcome.events = Some(events.iter().map(table::event_line).collect());
     Ok(outcome)
 }
 
@@ -200,10 +206,16 @@ fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
 ///
 /// What the forwarding path complains about still carries its entry, and the answer gets it. What was delivered lost its
 /// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06).
-pub fn generate(engine: &mut Engine, recorded: &Generated, cause: &Ruling, now: Time) -> Generated {
+pub fn generate<S: Sink>(
+    engine: &mut Engine,
+    recorded: &Generated,
+    cause: &Ruling,
+    now: Time,
+    sink: &mut S,
+) -> Generated {
     let trigger = if cause.egress == Egress::Local { None } else { cause.tracked() };
     let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
-    let ruling = engine.send(&mut bytes, trigger.as_ref(), now, &mut ());
+    let ruling = engine.send(&mut bytes, trigger.as_ref(), now, sink);
     let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)
         .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
     Generated { iface, ctinfo: ctinfo(&ruling), made: recorded.made.clone(), bytes }

@@ -1,11 +1,14 @@
-//! The engine's table as `conntrack -L -o extended` prints it.
+//! The engine's table as `conntrack -L -o extended` prints it, and its events as `conntrack -E -o extended` does.
 
 use ctwhy_core::conn::{Confirmed, Counter, Protocol};
 use ctwhy_core::direction::Direction;
+use ctwhy_core::event::{Event, EventKind};
 use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{self, has_ports};
-use ctwhy_linux::ctnetlink::{Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple, format_extended};
+use ctwhy_linux::ctnetlink::{
+    self, Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple, format_event, format_extended,
+};
 
 /// The entries that are alive at `now`, a line each, sorted.
 #[must_use]
@@ -14,6 +17,29 @@ pub fn lines(table: &Table, now: Time) -> Vec<String> {
     let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(entry, now))).collect();
     lines.sort();
     lines
+}
+
+/// The line of an event.
+#[must_use]
+pub fn event_line(event: &Event) -> String {
+    let mut entry = as_ctnetlink(&event.entry, event.at);
+    entry.use_count = None;
+    if event.kind() != EventKind::Destroy {
+        entry.counters = PerDirection::default();
+    }
+    if !event.tells_state() {
+        (entry.tcp, entry.sctp) = (None, None);
+    }
+    let kind = match event.kind() {
+        EventKind::New => ctnetlink::EventKind::New,
+        EventKind::Update => ctnetlink::EventKind::Update,
+        EventKind::Destroy => {
+            // Of a time that is over nothing is told.
+            entry.timeout = entry.timeout.filter(|seconds| *seconds > 0);
+            ctnetlink::EventKind::Destroy
+        }
+    };
+    format_event(kind, &entry)
 }
 
 /// An entry as ctnetlink would tell it.

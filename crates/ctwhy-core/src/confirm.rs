@@ -3,6 +3,7 @@
 use crate::conn::Unconfirmed;
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
+use crate::event::{Causes, Event};
 use crate::status::Status;
 use crate::table::{Clash, EntryId, Table};
 use crate::time::Time;
@@ -29,22 +30,46 @@ impl ConfirmDrop {
     }
 }
 
-/// `nf_confirm`: confirms the packet's entry if it is new and the packet travels in original direction.
+/// `nf_confirm`: confirms the packet's entry if it is new and the packet travels in original direction, and tells what
+/// happened to it.
 pub(crate) fn confirm<S: Sink>(
     tracked: &mut Tracked,
     table: &mut Table,
     now: Time,
     sink: &mut S,
 ) -> Result<(), ConfirmDrop> {
+    insert(tracked, table, now, sink)?;
+    if let Attached::Entry(id) = tracked.attached {
+        tell(id, table, now, sink);
+    }
+    Ok(())
+}
+
+/// `nf_ct_deliver_cached_events`: one event for everything since the last one.
+fn tell<S: Sink>(id: EntryId, table: &mut Table, now: Time, sink: &mut S) {
+    let Some(entry) = table.get_mut(id) else { return };
+    let causes = core::mem::take(&mut entry.flow.pending);
+    if !causes.is_empty() {
+        let entry = *entry;
+        sink.event(|| Event { causes, entry, at: now });
+    }
+}
+
+/// `__nf_conntrack_confirm`: puts an unconfirmed entry into the table.
+fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &mut S) -> Result<(), ConfirmDrop> {
     let Attached::Unconfirmed(own) = &tracked.attached else { return Ok(()) };
     // An entry attached in reply direction belongs to the packet that is being answered (NEW-04); one that carries
     // CONFIRMED was in the table and has been deleted.
     if tracked.ctinfo.direction() != Some(Direction::Original) || own.flow.status.contains(Status::CONFIRMED) {
         return Ok(());
     }
-    match table.confirm(own, now) {
+    match table.confirm(own, now, sink) {
         Ok(id) => {
-            let number = table.get(id).map_or(0, |entry| entry.id);
+            let number = table.get_mut(id).map_or(0, |entry| {
+                let expected = entry.flow.status.contains(Status::EXPECTED);
+                entry.flow.pending |= if expected { Causes::RELATED } else { Causes::NEW };
+                entry.id
+            });
             sink.step(|| Step::Confirmed { id: number });
             tracked.attached = Attached::Entry(id);
             Ok(())

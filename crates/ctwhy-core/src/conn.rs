@@ -4,6 +4,7 @@
 //! is in the table. They are different types because almost nothing that may be done to one may be done to the other.
 
 use crate::direction::Direction;
+use crate::event::Causes;
 use crate::status::Status;
 use crate::time::Time;
 use crate::track::gre::Gre;
@@ -22,7 +23,7 @@ pub struct Counter {
 }
 
 /// What the tracker of the protocol remembers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// UDP.
     Udp {
@@ -41,8 +42,20 @@ pub enum Protocol {
     Stateless,
 }
 
+impl Protocol {
+    /// The number of the state that ctnetlink tells (`CTA_PROTOINFO`), for the protocols that have one.
+    #[must_use]
+    pub fn state(&self) -> Option<u8> {
+        match self {
+            Protocol::Tcp(tcp) => Some(tcp.state() as u8),
+            Protocol::Sctp(sctp) => Some(sctp.state().number()),
+            Protocol::Udp { .. } | Protocol::Udplite | Protocol::Gre(_) | Protocol::Stateless => None,
+        }
+    }
+}
+
 /// What an unconfirmed and a confirmed entry have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The tuple of each direction. The original one never changes; NAT rewrites the reply one before confirm.
     pub tuples: [Tuple; 2],
@@ -58,6 +71,8 @@ pub struct Flow {
     pub protocol: Protocol,
     /// The interface that a masqueraded flow leaves by (`nat->masq_index`).
     pub masquerade_interface: Option<u16>,
+    /// What happened to the entry since the last event about it.
+    pub pending: Causes,
 }
 
 impl Flow {
@@ -81,7 +96,7 @@ impl Flow {
 }
 
 /// An entry that is reachable only through the packet that created it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
     /// The flow.
     pub flow: Flow,
@@ -90,7 +105,7 @@ pub struct Unconfirmed {
 }
 
 /// An entry in the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirmed {
     /// The flow.
     pub flow: Flow,

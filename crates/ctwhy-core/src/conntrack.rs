@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 
 use crate::conn::{Flow, Protocol, Unconfirmed};
 use crate::direction::{CtInfo, Direction};
+use crate::event::Causes;
 use crate::hook::Hook;
 use crate::packet::{Packet, Transport};
 use crate::reason::Reason;
@@ -123,13 +124,13 @@ impl Conntrack {
         sink.step(|| Step::TupleRead { tuple });
         // A reopened TCP connection is looked up once more; the second time its old entry is gone.
         loop {
-            match self.table.lookup(&tuple, template.zone, now) {
+            match self.table.lookup(&tuple, template.zone, now, sink) {
                 None => return self.begin((packet, template), transport, tuple, verify_checksum, now, sink),
                 Some((id, direction)) => {
                     match self.continue_flow(packet, transport, (id, direction), verify_checksum, now, sink)? {
                         Some(tracked) => return Ok(tracked),
                         None => {
-                            let old = self.table.remove(id).map_or(0, |entry| entry.id);
+                            let old = self.table.delete(id, now, sink).map_or(0, |entry| entry.id);
                             sink.step(|| Step::Reopened { id: old });
                         }
                     }
@@ -190,7 +191,11 @@ impl Conntrack {
             counters: self.sysctls.acct.then(Default::default),
             protocol,
             masquerade_interface: None,
+            pending: Causes::default(),
         };
+        if flow.protocol.state().is_some() {
+            flow.pending |= Causes::PROTOINFO;
+        }
         let timeout = match outcome {
             Outcome::Accept { timeout, .. } => {
                 flow.count(Direction::Original, packet.len);
@@ -227,6 +232,7 @@ impl Conntrack {
         let remaining = entry.remaining_secs(now);
         let l4 = packet.l4(transport.offset);
         let original = *entry.flow.tuple(Direction::Original);
+        let state = entry.flow.protocol.state();
         let outcome = match &mut entry.flow.protocol {
             Protocol::Tcp(state) => {
                 let segment = tcp::check(&l4, &cx)?;
@@ -248,7 +254,9 @@ impl Conntrack {
             Protocol::Stateless if original.is_icmp() => icmp_packet(packet, &original, &cx, sink)?,
             Protocol::Stateless => generic_packet(&cx, sink),
         };
-        let mut attached = Attached::Entry(id);
+        if entry.flow.protocol.state() != state {
+            entry.flow.pending |= Causes::PROTOINFO;
+        }
         match outcome {
             Outcome::Accept { timeout, assured } => {
                 if !status.contains(Status::FIXED_TIMEOUT) {
@@ -264,6 +272,11 @@ impl Conntrack {
             Outcome::Kill => {
                 entry.flow.count(direction, packet.len);
                 sink.step(|| Step::Killed { id: number });
+                return Ok(self.kill(id, direction, now, sink).map(|attached| Tracked {
+                    ctinfo,
+                    reason: None,
+                    attached,
+                }));
             }
             Outcome::Reopen => return Ok(None),
             Outcome::Invalid { reason, lower_timeout } => {
@@ -273,19 +286,26 @@ impl Conntrack {
                 return Err(reason);
             }
         }
+        if !status.contains(Status::ASSURED) && entry.flow.status.contains(Status::ASSURED) {
+            entry.flow.pending |= Causes::ASSURED;
+        }
         if direction == Direction::Reply && !status.contains(Status::SEEN_REPLY) {
             entry.flow.status |= Status::SEEN_REPLY;
+            entry.flow.pending |= Causes::REPLY;
             sink.step(|| Step::SeenReply);
         }
-        if outcome == Outcome::Kill
-            && let Some(dead) = self.table.remove(id)
-        {
-            // The packet keeps the entry that it ended; nobody else finds it any more.
-            let mut flow = dead.flow;
-            flow.status |= Status::DYING;
-            attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout: 0 }));
+        Ok(Some(Tracked { ctinfo, reason: None, attached: Attached::Entry(id) }))
+    }
+
+    /// `nf_ct_kill_acct`: the packet keeps the entry that it ended, and nobody else finds it any more.
+    fn kill<S: Sink>(&mut self, id: EntryId, direction: Direction, now: Time, sink: &mut S) -> Option<Attached> {
+        let mut flow = self.table.delete(id, now, sink)?.flow;
+        flow.status |= Status::DYING;
+        if direction == Direction::Reply {
+            flow.status |= Status::SEEN_REPLY;
+            sink.step(|| Step::SeenReply);
         }
-        Ok(Some(Tracked { ctinfo, reason: None, attached }))
+        Some(Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout: 0 })))
     }
 }
 

@@ -45,6 +45,7 @@ pub mod confirm;
 pub mod conn;
 pub mod conntrack;
 pub mod direction;
+pub mod event;
 pub mod hook;
 pub mod mirror;
 pub mod nat;

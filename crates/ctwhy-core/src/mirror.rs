@@ -9,6 +9,7 @@ use crate::confirm;
 use crate::conn::{Confirmed, Flow, Protocol, Unconfirmed};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
+use crate::event::Causes;
 use crate::hook::{DropCause, Egress, Engine, Hook, Ruling, Unseen, Verdict, Way, not_tracked};
 use crate::nat::NatDrop;
 use crate::nat::hooks::{Surroundings, translate};
@@ -94,9 +95,11 @@ impl Engine {
             && let Some(entry) = self.conntrack.table.get_mut(id)
             && let Protocol::Tcp(state) = &mut entry.flow.protocol
             && state.set_closing()
-            && !entry.flow.status.contains(Status::FIXED_TIMEOUT)
         {
-            entry.expires = now.plus_secs(seconds);
+            entry.flow.pending |= Causes::PROTOINFO;
+            if !entry.flow.status.contains(Status::FIXED_TIMEOUT) {
+                entry.expires = now.plus_secs(seconds);
+            }
         }
     }
 
@@ -242,8 +245,8 @@ impl Engine {
         let table = &mut self.conntrack.table;
         for direction in Direction::BOTH {
             let (tuple, zone) = (entry.flow.tuple(direction), entry.flow.zone);
-            while let Some((holder, _)) = table.lookup_at(tuple, zone, direction, now) {
-                table.remove(holder);
+            while let Some((holder, _)) = table.lookup_at(tuple, zone, direction, now, &mut ()) {
+                table.delete(holder, now, &mut ());
             }
         }
         let mut flow = entry.flow;
@@ -255,17 +258,17 @@ impl Engine {
     /// has taken its place stays.
     pub fn forget(&mut self, original: &Tuple, zone: Zone, number: Option<u32>, now: Time) -> bool {
         let table = &mut self.conntrack.table;
-        let Some((id, _)) = table.lookup(original, zone, now) else { return false };
+        let Some((id, _)) = table.lookup(original, zone, now, &mut ()) else { return false };
         let same = table.get(id).is_some_and(|entry| {
             entry.flow.tuple(Direction::Original) == original && number.is_none_or(|number| entry.id == number)
         });
-        same && table.remove(id).is_some()
+        same && table.delete(id, now, &mut ()).is_some()
     }
 
     /// Sets the mark of a flow, because a rule or a person did.
     pub fn mark(&mut self, original: &Tuple, zone: Zone, mark: u32, now: Time) {
         let table = &mut self.conntrack.table;
-        if let Some((id, _)) = table.lookup(original, zone, now)
+        if let Some((id, _)) = table.lookup(original, zone, now, &mut ())
             && let Some(entry) = table.get_mut(id)
         {
             entry.flow.mark = mark;
@@ -275,7 +278,7 @@ impl Engine {
     /// Sets an entry back to what it was, if it is still there.
     pub fn restore(&mut self, entry: &Confirmed, now: Time) -> bool {
         let table = &mut self.conntrack.table;
-        let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), entry.flow.zone, now) else {
+        let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), entry.flow.zone, now, &mut ()) else {
             return false;
         };
         match table.get_mut(id) {

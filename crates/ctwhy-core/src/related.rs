@@ -125,7 +125,7 @@ impl<S: Sink> Search<'_, S> {
         sink.step(|| Step::QuotedInverted { inverted });
 
         let unknown = Reason::QuotedUnknownFlow { quoted: tuple, inverted };
-        let (id, direction) = table.lookup(&inverted, zone, now).ok_or(unknown)?;
+        let (id, direction) = table.lookup(&inverted, zone, now, sink).ok_or(unknown)?;
         let entry = table.get(id).ok_or(unknown)?;
         let number = entry.id;
         sink.step(|| Step::QuotedHit { id: number, direction, died: direction.opposite() });

@@ -8,8 +8,10 @@ use hashbrown::HashTable;
 
 use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::direction::Direction;
+use crate::event::{Causes, Event};
 use crate::status::Status;
 use crate::time::Time;
+use crate::trace::Sink;
 use crate::tuple::Tuple;
 use crate::zone::Zone;
 
@@ -137,24 +139,31 @@ impl Table {
     /// `nf_conntrack_find_get`: the entry that has `tuple` in either direction, looked for where an original tuple of
     /// `zone` would be and then where a reply tuple would (ZONE-01). A dead one that is met on the way is deleted
     /// (TUPLE-08).
-    pub(crate) fn lookup(&mut self, tuple: &Tuple, zone: Zone, now: Time) -> Option<(EntryId, Direction)> {
-        match self.lookup_at(tuple, zone, Direction::Original, now) {
-            None if zone.only.is_some() => self.lookup_at(tuple, zone, Direction::Reply, now),
+    pub(crate) fn lookup<S: Sink>(
+        &mut self,
+        tuple: &Tuple,
+        zone: Zone,
+        now: Time,
+        sink: &mut S,
+    ) -> Option<(EntryId, Direction)> {
+        match self.lookup_at(tuple, zone, Direction::Original, now, sink) {
+            None if zone.only.is_some() => self.lookup_at(tuple, zone, Direction::Reply, now, sink),
             found => found,
         }
     }
 
     /// As a look-up, but in one of the two places only.
-    pub(crate) fn lookup_at(
+    pub(crate) fn lookup_at<S: Sink>(
         &mut self,
         tuple: &Tuple,
         zone: Zone,
         place: Direction,
         now: Time,
+        sink: &mut S,
     ) -> Option<(EntryId, Direction)> {
         let (id, direction) = self.find(tuple, zone, place)?;
         if self.get(id)?.is_expired(now) {
-            self.remove(id);
+            self.delete(id, now, sink);
             return None;
         }
         Some((id, direction))
@@ -177,11 +186,16 @@ impl Table {
     ///
     /// # Errors
     /// [`Clash`] when another entry holds one of them.
-    pub(crate) fn confirm(&mut self, unconfirmed: &Unconfirmed, now: Time) -> Result<EntryId, Clash> {
-        self.sweep_some(now);
+    pub(crate) fn confirm<S: Sink>(
+        &mut self,
+        unconfirmed: &Unconfirmed,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<EntryId, Clash> {
+        self.sweep_some(now, sink);
         for direction in Direction::BOTH {
             if let Some((holder, _)) =
-                self.lookup_at(unconfirmed.flow.tuple(direction), unconfirmed.flow.zone, direction, now)
+                self.lookup_at(unconfirmed.flow.tuple(direction), unconfirmed.flow.zone, direction, now, sink)
             {
                 return Err(Clash { direction, holder });
             }
@@ -215,8 +229,15 @@ impl Table {
         id
     }
 
-    /// Deletes an entry (`nf_ct_delete`).
-    pub(crate) fn remove(&mut self, id: EntryId) -> Option<Confirmed> {
+    /// Deletes an entry and tells of it (`nf_ct_delete`).
+    pub(crate) fn delete<S: Sink>(&mut self, id: EntryId, now: Time, sink: &mut S) -> Option<Confirmed> {
+        let entry = self.remove(id)?;
+        sink.event(|| Event { causes: Causes::DESTROY, entry, at: now });
+        Some(entry)
+    }
+
+    /// Takes an entry out of the table.
+    fn remove(&mut self, id: EntryId) -> Option<Confirmed> {
         let slot = self.slots.get_mut(id.slot as usize)?;
         if slot.generation != id.generation {
             return None;
@@ -236,14 +257,25 @@ impl Table {
 
     /// Looks at a few slots and deletes the dead entries in them, so that a table never holds many more dead entries
     /// than were alive at one time (GC-01).
-    fn sweep_some(&mut self, now: Time) {
+    fn sweep_some<S: Sink>(&mut self, now: Time, sink: &mut S) {
         for _ in 0..2 {
             let index = if self.sweep < self.slots.len() { self.sweep } else { 0 };
             self.sweep = index + 1;
             let Some(slot) = self.slots.get(index) else { return };
             if slot.entry.as_ref().is_some_and(|entry| entry.is_expired(now)) {
                 let id = EntryId { slot: index as u32, generation: slot.generation };
-                self.remove(id);
+                self.delete(id, now, sink);
+            }
+        }
+    }
+
+    /// Deletes all dead entries, as a dump of the kernel's table does (GC-01).
+    pub fn sweep<S: Sink>(&mut self, now: Time, sink: &mut S) {
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index) else { return };
+            if slot.entry.as_ref().is_some_and(|entry| entry.is_expired(now)) {
+                let id = EntryId { slot: index as u32, generation: slot.generation };
+                self.delete(id, now, sink);
             }
         }
     }

@@ -49,6 +49,33 @@ error quotes udp 10.0.0.3:7 -> 192.0.2.1:7, and no flow in the table has that pa
     );
 }
 
+/// A datagram before any answer is worth no second event, and what expired is deleted by the packet that meets it.
+#[test]
+fn events_are_as_conntrack_prints_them() {
+    let folder = folder("events");
+    let mut packets = story();
+    packets.push((200_000, udp("10.0.0.2:1000", "192.0.2.1:53", 20)));
+    let path = file(&folder, "story.pcapng", pcapng(Some("lan"), &packets));
+    let only_events = explain(&[&path, "-q", "--events"]).well();
+    let events: Vec<&str> = only_events.lines().take_while(|line| !line.is_empty()).collect();
+    let tuples = "src=10.0.0.2 dst=192.0.2.1 sport=1000 dport=53";
+    let reply = "src=192.0.2.1 dst=10.0.0.2 sport=53 dport=1000";
+    assert_eq!(
+        events,
+        [
+            format!("    [NEW] ipv4     2 udp      17 30 {tuples} [UNREPLIED] {reply} mark=0"),
+            format!(" [UPDATE] ipv4     2 udp      17 30 {tuples} {reply} mark=0"),
+            format!(" [UPDATE] ipv4     2 udp      17 120 {tuples} {reply} [ASSURED] mark=0"),
+            format!("[DESTROY] ipv4     2 udp      17 {tuples} {reply} [ASSURED] mark=0"),
+            format!("    [NEW] ipv4     2 udp      17 30 {tuples} [UNREPLIED] {reply} mark=0"),
+        ]
+    );
+    let with_lines = explain(&[&path, "--events"]).well();
+    assert_eq!(with_lines.lines().filter(|line| line.contains("mark=0")).count(), events.len());
+    let filtered = explain(&[&path, "-q", "--events", "--proto", "icmp"]);
+    assert!(!filtered.out.contains("mark=0"), "{}", filtered.out);
+}
+
 #[test]
 fn steps_are_shown_where_they_are_asked_for() {
     let folder = folder("steps");

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use ctwhy_fixture::case::{Case, CasePacket, Fact, Outcome, PacketOutcome, Recording};
 use ctwhy_fixture::link::{Stripped, strip};
-use ctwhy_linux::ctnetlink::{self, Event, EventKind};
+use ctwhy_linux::ctnetlink::{self, Event};
 use ctwhy_linux::sysctl::{self, KernelConfig, MACHINE_WIDE};
 
 pub use error::RecordError;
@@ -134,12 +134,7 @@ fn packet_outcome(packet: u64, observed: Observed) -> PacketOutcome {
 /// A line as `conntrack -E -o extended` prints it.
 fn event_line(event: Event) -> Result<String, RecordError> {
     let Event::Entry(kind, entry) = event else { return Err(RecordError::Lost("events of the connection table")) };
-    let kind = match kind {
-        EventKind::New => "    [NEW]",
-        EventKind::Update => " [UPDATE]",
-        EventKind::Destroy => "[DESTROY]",
-    };
-    Ok(format!("{kind} {}", ctnetlink::format_extended(&entry)))
+    Ok(ctnetlink::format_event(kind, &entry))
 }
 
 /// The settings of conntrack in the calling thread's namespace, without those of the whole machine and without counters.

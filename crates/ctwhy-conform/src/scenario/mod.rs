@@ -4,6 +4,7 @@
 //! the standard lab, seen from the NAT box: a client behind `lan`, two routers and a server behind `wan`.
 
 mod errors;
+mod events;
 mod generic;
 mod icmp;
 mod icmpv6;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<(String, Case)> {
         udp::SCENARIOS,
         tcp::SCENARIOS,
         generic::SCENARIOS,
+        events::SCENARIOS,
     ]
     .concat();
     let each = |scenario: Scenario| {

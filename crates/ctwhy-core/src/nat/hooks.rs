@@ -60,7 +60,7 @@ pub(crate) fn translate<S: Sink>(
     let Some(flow) = flow_of(tracked, around.table) else { return Ok(()) };
     if interface_changed(&flow, direction, hook, around.out_interface) {
         if let Attached::Entry(id) = tracked.attached {
-            around.table.remove(id);
+            around.table.delete(id, around.now, sink);
         }
         return Err(NatDrop::InterfaceChanged);
     }

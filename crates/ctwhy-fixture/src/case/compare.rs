@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::bytes::Bytes;
+use super::events;
 use super::outcome::{CtInfo, Hook, Outcome, PacketOutcome};
 use super::table;
 
@@ -96,6 +97,14 @@ pub enum Difference {
     Entry { recorded: String, decided: String },
     /// An entry whose timeout lies too far off; in seconds.
     Timeout { entry: String, recorded: Option<u64>, decided: Option<u64> },
+    /// No events were given beside the recorded ones.
+    EventsMissing,
+    /// An event that only the kernel told of, in this place.
+    EventMissing { event: String },
+    /// An event that the kernel did not tell of, in this place.
+    EventUnexpected { event: String },
+    /// Another event in the place of the kernel's.
+    Event { recorded: String, decided: String },
 }
 
 /// A value that may not have been said.
@@ -172,6 +181,16 @@ impl fmt::Display for Difference {
             Difference::Entry { recorded, decided } => {
                 write!(f, "table: the kernel has: {recorded}; decided was: {decided}")
             }
+            Difference::EventsMissing => {
+                f.write_str("events: the kernel's were recorded, nothing is there beside them")
+            }
+            Difference::EventMissing { event } => write!(f, "events: the kernel alone told: {}", event.trim_start()),
+            Difference::EventUnexpected { event } => {
+                write!(f, "events: the kernel did not tell: {}", event.trim_start())
+            }
+            Difference::Event { recorded, decided } => {
+                write!(f, "events: the kernel told: {}; decided was: {}", recorded.trim_start(), decided.trim_start())
+            }
             Difference::Timeout { entry, recorded, decided } => {
                 let (recorded, decided) = (Said(*recorded), Said(*decided));
                 write!(f, "table: {recorded} seconds are left in the kernel, decided were {decided}, of: {entry}")
@@ -196,6 +215,11 @@ pub fn compare(recorded: &Outcome, decided: &Outcome, tolerance: Tolerance) -> V
     match (&recorded.table, &decided.table) {
         (Some(recorded), Some(decided)) => table::compare(recorded, decided, tolerance, &mut out),
         (Some(_), None) => out.push(Difference::TableMissing),
+        (None, _) => {}
+    }
+    match (&recorded.events, &decided.events) {
+        (Some(recorded), Some(decided)) => events::compare(recorded, decided, tolerance, &mut out),
+        (Some(_), None) => out.push(Difference::EventsMissing),
         (None, _) => {}
     }
     out

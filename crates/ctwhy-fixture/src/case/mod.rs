@@ -4,6 +4,7 @@
 mod bytes;
 mod compare;
 mod error;
+mod events;
 mod outcome;
 mod prefix;
 mod recording;

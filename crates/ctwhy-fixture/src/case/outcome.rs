@@ -15,7 +15,7 @@ pub struct Outcome {
     pub packets: Vec<PacketOutcome>,
     /// The table after the last packet, in lines of `conntrack -L -o extended`.
     pub table: Option<Vec<String>>,
-    /// The table's events, in lines of `conntrack -E -o extended`. They are kept for readers and not compared.
+    /// The table's events, in lines of `conntrack -E -o extended`.
     pub events: Option<Vec<String>>,
 }
 

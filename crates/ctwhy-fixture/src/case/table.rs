@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use super::compare::{Difference, Tolerance};
 
 /// An entry of the table: what names it, its timeout, and all else that was decided about it.
-#[derive(Debug)]
-struct Entry<'a> {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
     line: &'a str,
     /// Protocols and the tuple of the original direction.
-    key: Vec<&'a str>,
+    pub(super) key: Vec<&'a str>,
     /// Seconds left; `None` for an entry that never times out.
-    timeout: Option<u64>,
+    pub(super) timeout: Option<u64>,
     /// State, flags, the tuple of the reply direction, mark and counters.
-    rest: Vec<&'a str>,
+    pub(super) rest: Vec<&'a str>,
 }
 
 impl<'a> Entry<'a> {
     /// Takes a line apart. The use count and the entry's own id are chance and left out.
-    fn parse(line: &'a str) -> Entry<'a> {
+    pub(super) fn parse(line: &'a str) -> Entry<'a> {
         let mut entry = Entry { line, key: Vec::new(), timeout: None, rest: Vec::new() };
         // `ipv4 2 udp 17 29 src=…` with -o extended, `udp 17 29 src=…` without.
         let protocols = if line.starts_with("ipv") { 4 } else { 2 };

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Counters, Entry, L4, Tuple, status};
+use super::{Counters, Entry, EventKind, L4, Tuple, status};
 
 const TCP_STATES: [&str; 10] = [
     "NONE",
@@ -52,6 +52,17 @@ pub fn format_extended(entry: &Entry) -> String {
     let _ = write(&mut line, entry);
     line.truncate(line.trim_end().len());
     line
+}
+
+/// One line, as `conntrack -E -o extended` prints it, without the line's end.
+#[must_use]
+pub fn format_event(kind: EventKind, entry: &Entry) -> String {
+    let kind = match kind {
+        EventKind::New => "    [NEW]",
+        EventKind::Update => " [UPDATE]",
+        EventKind::Destroy => "[DESTROY]",
+    };
+    format!("{kind} {}", format_extended(entry))
 }
 
 fn write(line: &mut String, entry: &Entry) -> fmt::Result {

@@ -7,7 +7,7 @@ mod socket;
 
 use std::net::IpAddr;
 
-pub use format::format_extended;
+pub use format::{format_event, format_extended};
 pub use socket::{Event, EventKind, Events, dump};
 
 /// Bits of [`Entry::status`] that are looked at here (`enum ip_conntrack_status`).

@@ -42,6 +42,9 @@ pub(crate) struct ExplainArgs {
     /// Print the table after the last packet, as `conntrack -L -o extended` does
     #[arg(long, conflicts_with = "json")]
     table: bool,
+    /// Print what the kernel would tell listeners of its table behind each packet, as `conntrack -E -o extended` does
+    #[arg(long, conflicts_with = "json")]
+    events: bool,
     #[command(flatten)]
     world: World,
     #[command(flatten)]

@@ -33,6 +33,8 @@ pub(super) struct Run<'a> {
     out: Output,
     /// Does anybody still read the output?
     heard: bool,
+    /// Did the filter let the packet pass?
+    shown: bool,
     copy: Option<PcapngWriter<BufWriter<File>>>,
     summary: Summary,
     counts: Counts,
@@ -72,6 +74,7 @@ impl<'a> Run<'a> {
             palette: Palette::stdout(args.color),
             out: Output::stdout(),
             heard: true,
+            shown: true,
             copy: args.write.as_ref().map(create).transpose()?,
             summary: Summary::default(),
             counts: Counts::default(),
@@ -97,6 +100,7 @@ impl<'a> Run<'a> {
                 Ok(packet) => {
                     let (number, ruling) = (packet.number, self.packet(&packet, name)?);
                     self.answer(number, ruling);
+                    self.events()?;
                 }
                 Err(error) => {
                     self.damaged(&error)?;
@@ -128,12 +132,13 @@ impl<'a> Run<'a> {
         let mut before: (&[u8], usize) = (&[], 0);
         let wanted = self.args.wants_steps(packet.number);
         self.trace.steps.clear();
+        self.trace.events.clear();
         let decided = match link::strip(packet.linktype, packet.bytes) {
             Ok(Stripped::Ip(link)) => {
                 self.counts.outgoing += u64::from(link.packet_type == Some(PacketType::Outgoing));
                 let bytes = packet.bytes.get(link.ip_offset..).unwrap_or(&[]);
                 before = (bytes, (packet.original_len as usize).saturating_sub(link.ip_offset));
-                ruling = self.decide(before, in_interface, wanted || self.copy.is_some());
+                ruling = self.decide(before, in_interface, wanted || self.copy.is_some() || self.args.events);
                 Decided::Ruling(&ruling)
             }
             Ok(Stripped::NotIp(what)) => {
@@ -167,6 +172,7 @@ impl<'a> Run<'a> {
         }
         let passes = self.args.filter.shows(before, told.after);
         self.counts.filtered += u64::from(!passes);
+        self.shown = passes;
         if !passes || !self.args.wants_line(packet.number) || !self.heard {
             return Ok(decision);
         }
@@ -185,8 +191,18 @@ impl<'a> Run<'a> {
     fn answer(&mut self, number: u64, cause: Option<Ruling>) {
         let Some(cause) = cause else { return };
         for made in self.made.get(&number).into_iter().flatten() {
-            replay::generate(&mut self.host.engine, made, &cause, Time(self.now));
+            replay::generate(&mut self.host.engine, made, &cause, Time(self.now), &mut self.trace.events);
         }
+    }
+
+    /// What the kernel would tell of its table because of the packet.
+    fn events(&mut self) -> Result<(), Failure> {
+        if !self.args.events || !self.shown || !self.heard {
+            return Ok(());
+        }
+        let lines = self.trace.events.iter().map(ctwhy_conform::table::event_line);
+        let written = lines.into_iter().try_for_each(|line| writeln!(self.out, "{line}"));
+        self.written(written)
     }
 
     /// Where the packet comes to conntrack, and what the engine decides there.
@@ -307,7 +323,8 @@ impl<'a> Run<'a> {
             complain(self.summary.show(Palette::PLAIN).to_string().trim_end());
             return Ok(());
         }
-        let mut separator = if self.args.quiet && self.args.packets.is_empty() { "" } else { "\n" };
+        let silent = self.args.quiet && self.args.packets.is_empty() && !self.args.events;
+        let mut separator = if silent { "" } else { "\n" };
         if self.args.table {
             write!(self.out, "{separator}")?;
             for line in ctwhy_conform::table::lines(&self.host.engine.conntrack.table, Time(self.now)) {

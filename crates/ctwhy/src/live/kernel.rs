@@ -102,6 +102,7 @@ pub(super) fn entry(entry: &Entry, now: Time) -> KernelEntry {
         counters: counters.map(|(original, reply)| [counter(original), counter(reply)]),
         protocol,
         masquerade_interface: None,
+        pending: ctwhy_core::event::Causes::default(),
     };
     // ctnetlink rounds down. Living too long does no harm: the kernel tells when it deletes an entry.
     let timeout = entry.timeout.unwrap_or(0).saturating_add(1);
