@@ -4,11 +4,12 @@
 //! packets at their times. Packets that the box makes itself are input, too, because the engine makes none: those of the
 //! recording go into LOCAL_OUT as the kernel made them, each behind the packet that caused it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::event::Event;
-use ctwhy_core::hook::{Egress, Engine, Ruling};
+use ctwhy_core::hook::{Egress, Engine, Entered, Ruling};
 use ctwhy_core::nat::iptables::{self, Parsed};
 use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
@@ -17,7 +18,7 @@ use ctwhy_core::time::Time;
 use ctwhy_core::trace::Sink;
 use ctwhy_core::tuple::{Addr, L3};
 use ctwhy_fixture::case::{Bytes, Case, Emitted, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec};
-use ctwhy_fixture::link::{self, Stripped, strip};
+use ctwhy_fixture::link::{Stripped, strip};
 
 use crate::{log, table};
 
@@ -93,7 +94,8 @@ pub fn replay_watched(
     mut watch: impl FnMut(&Replayed<'_>),
 ) -> Result<Outcome, ReplayError> {
     let mut engine = engine(&case.spec)?;
-    let mut outcome = Outcome::default();
+    let mut outcomes: BTreeMap<u64, PacketOutcome> = BTreeMap::new();
+    let mut held: BTreeMap<u64, OnItsWay<'_>> = BTreeMap::new();
     let mut events: Vec<Event> = Vec::new();
     let mut now = Time(0);
     for ((packet, recorded), number) in case.packets.iter().zip(&recording.outcome.packets).zip(1..) {
@@ -105,26 +107,71 @@ pub fn replay_watched(
         now = Time(packet.time_ns);
         let in_interface = interface_index(&engine, &packet.iface);
         let length = bytes.len();
-        let family = if link.l3 == link::L3::V4 { L3::V4 } else { L3::V6 };
-        let ruling = engine.receive(&mut bytes, length, in_interface, now, &mut events);
-        watch(&Replayed { number, before, after: &bytes, ruling: &ruling, engine: &engine });
-        let generated = recorded.generated.iter().flatten();
-        let generated = generated.map(|made| generate(&mut engine, made, &ruling, now, &mut events)).collect();
-        outcome.packets.push(PacketOutcome {
-            packet: number,
-            ctinfo: ctinfo(&ruling),
-            hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
-            log: ruling.reason.map(|reason| log::kernel_line(&reason, family).into_iter().collect()),
-            forwarded: Some(emitted(&engine, &ruling, &bytes).into_iter().collect()),
-            local: Some(ruling.egress == Egress::Local),
-            generated: Some(generated),
-        });
+        let mut conclude = |engine: &mut Engine, on_way: OnItsWay<'_>, events: &mut Vec<Event>| {
+            let OnItsWay { number, recorded, before, mut bytes, at } = on_way;
+            let ruling = match at {
+                Entered::Ended(ruling) => ruling,
+                Entered::OnItsWay(passage) => engine.proceed(&mut bytes, passage, now, events),
+            };
+            watch(&Replayed { number, before, after: &bytes, ruling: &ruling, engine });
+            let generated = recorded.generated.iter().flatten();
+            let generated = generated.map(|made| generate(engine, made, &ruling, now, events)).collect();
+            let family = if before.first().is_some_and(|byte| byte >> 4 == 6) { L3::V6 } else { L3::V4 };
+            outcomes.insert(number, packet_outcome(engine, number, &ruling, &bytes, family, generated));
+        };
+        let at = engine.enter(&mut bytes, length, in_interface, now, &mut events);
+        let on_way = OnItsWay { number, recorded, before, bytes, at };
+        if case.spec.held_until(number).is_some() && on_way.is_forwarded() {
+            held.insert(number, on_way);
+        } else {
+            conclude(&mut engine, on_way, &mut events);
+        }
+        for hold in case.spec.holds.iter().filter(|hold| hold.until == number) {
+            if let Some(on_way) = held.remove(&hold.packet) {
+                conclude(&mut engine, on_way, &mut events);
+            }
+        }
     }
-    outcome.table = Some(table::lines(&engine.conntrack.table, now));
+    let table = Some(table::lines(&engine.conntrack.table, now));
     // Who reads the kernel's table makes it delete what is over.
     engine.conntrack.table.sweep(now, &mut events);
-    outcome.events = Some(events.iter().map(table::event_line).collect());
-    Ok(outcome)
+    let events = Some(events.iter().map(table::event_line).collect());
+    Ok(Outcome { packets: outcomes.into_values().collect(), table, events })
+}
+
+/// A packet of the case behind the first half of its way.
+struct OnItsWay<'a> {
+    number: u64,
+    recorded: &'a PacketOutcome,
+    before: &'a [u8],
+    bytes: Vec<u8>,
+    at: Entered,
+}
+
+impl OnItsWay<'_> {
+    /// Does it come by the queue in FORWARD?
+    fn is_forwarded(&self) -> bool {
+        matches!(&self.at, Entered::OnItsWay(passage) if matches!(passage.egress(), Egress::Forwarded(_)))
+    }
+}
+
+fn packet_outcome(
+    engine: &Engine,
+    packet: u64,
+    ruling: &Ruling,
+    bytes: &[u8],
+    family: L3,
+    generated: Vec<Generated>,
+) -> PacketOutcome {
+    PacketOutcome {
+        packet,
+        ctinfo: ctinfo(ruling),
+        hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
+        log: ruling.reason.map(|reason| log::kernel_line(&reason, family).into_iter().collect()),
+        forwarded: Some(emitted(engine, ruling, bytes).into_iter().collect()),
+        local: Some(ruling.egress == Egress::Local),
+        generated: Some(generated),
+    }
 }
 
 /// A box as the case describes it.

@@ -10,10 +10,10 @@ use ctwhy_linux::ctnetlink::{
     self, Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple, format_event, format_extended,
 };
 
-/// The entries that are alive at `now`, a line each, sorted.
+/// The entries that are alive at `now` and shown in a dump, a line each, sorted.
 #[must_use]
 pub fn lines(table: &Table, now: Time) -> Vec<String> {
-    let alive = table.iter().filter(|(_, entry)| !entry.is_expired(now));
+    let alive = table.iter().filter(|(_, entry)| !entry.is_expired(now) && !entry.is_hidden());
     let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(entry, now))).collect();
     lines.sort();
     lines

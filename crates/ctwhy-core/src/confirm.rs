@@ -1,6 +1,6 @@
 //! The last hook: an unconfirmed entry goes into the table (`nf_confirm`, `__nf_conntrack_confirm`; catalogue A.6).
 
-use crate::conn::Unconfirmed;
+use crate::conn::{Flow, Unconfirmed};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
 use crate::event::{Causes, Event};
@@ -74,7 +74,7 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
             tracked.attached = Attached::Entry(id);
             Ok(())
         }
-        Err(clash) => match resolve(own, &clash, table) {
+        Err(clash) => match resolve(own, &clash, table, now, sink) {
             Some(id) => {
                 tracked.attached = Attached::Entry(id);
                 Ok(())
@@ -84,13 +84,48 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
     }
 }
 
-/// `__nf_ct_resolve_clash`: the packet moves to the entry that was first when both mean the same flow (CLASH-02a).
-fn resolve(own: &Unconfirmed, clash: &Clash, table: &Table) -> Option<EntryId> {
-    let allows =
-        !matches!(own.flow.tuple(Direction::Original).protonum, proto::TCP | proto::SCTP | proto::ICMP | proto::ICMPV6);
-    let holder = table.get(clash.holder)?.flow.tuples;
-    let [original, reply] = own.flow.tuples;
-    (allows && (holder == [original, reply] || holder == [reply, original])).then_some(clash.holder)
+/// `nf_ct_resolve_clash`: what can be done for a packet whose flow is in the table already (CLASH-02). Protocols in which
+/// a lost packet is sent again have to do so (CLASH-03).
+fn resolve<S: Sink>(own: &Unconfirmed, clash: &Clash, table: &mut Table, now: Time, sink: &mut S) -> Option<EntryId> {
+    let flow = &own.flow;
+    let sends_again = [proto::TCP, proto::SCTP, proto::ICMP, proto::ICMPV6];
+    if sends_again.contains(&flow.tuple(Direction::Original).protonum) {
+        return None;
+    }
+    if merge(own, clash.holder, table, sink) {
+        return Some(clash.holder);
+    }
+    // Another binding was chosen for the same packets. The answers to this one can still be told from others, unless they
+    // would be those of a third flow.
+    match table.lookup_at(flow.tuple(Direction::Reply), flow.zone, Direction::Reply, now, sink) {
+        Some((holder, _)) => merge(own, holder, table, sink).then_some(holder),
+        None => {
+            let (id, number) = table.insert_for_replies(own, now);
+            sink.step(|| Step::ClashInserted { id: number });
+            Some(id)
+        }
+    }
+}
+
+/// `__nf_ct_resolve_clash`: the packet moves to the entry that was first where both mean the same flow, seen from either
+/// side (CLASH-02a), or where that entry has no bindings that could differ. True when it did.
+fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &mut S) -> bool {
+    let Some(winner) = table.get_mut(holder) else { return false };
+    let key = |flow: &Flow, direction| (*flow.tuple(direction), flow.zone.of(direction));
+    let equals = |direction: Direction, other: Direction| key(&own.flow, direction) == key(&winner.flow, other);
+    let same = Direction::BOTH.into_iter().all(|direction| equals(direction, direction));
+    let mirrored = Direction::BOTH.into_iter().all(|direction| equals(direction, direction.opposite()));
+    let unbound = !winner.flow.status.intersects(Status::NAT_DONE_MASK);
+    if !(same || mirrored || unbound) {
+        return false;
+    }
+    // The packet keeps the direction that it had, and so does its count.
+    if let Some([counted, _]) = own.flow.counters {
+        winner.flow.count(Direction::Original, usize::try_from(counted.bytes).unwrap_or(usize::MAX));
+    }
+    let number = winner.id;
+    sink.step(|| Step::ClashMerged { id: number });
+    true
 }
 
 /// `nf_conntrack_attach`: a packet that this host sends in answer to another carries that packet's entry, in the

@@ -116,6 +116,12 @@ pub struct Confirmed {
 }
 
 impl Confirmed {
+    /// Is it left out of dumps, because it was inserted for replies only (CLASH-02b)?
+    #[must_use]
+    pub const fn is_hidden(&self) -> bool {
+        self.flow.status.contains(Status::NAT_CLASH)
+    }
+
     /// Whole seconds left at `now`, rounded as `conntrack -L` does (TIMEOUT-03).
     #[must_use]
     pub const fn remaining_secs(&self, now: Time) -> u32 {

@@ -263,7 +263,8 @@ impl Conntrack {
                     entry.expires = now.plus_secs(timeout);
                 }
                 entry.flow.count(direction, packet.len);
-                if assured {
+                // An entry of a clash is soon over, and may always be dropped early.
+                if assured && !status.contains(Status::NAT_CLASH) {
                     entry.flow.status |= Status::ASSURED;
                     sink.step(|| Step::Assured);
                 }

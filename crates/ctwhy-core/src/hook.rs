@@ -215,13 +215,29 @@ impl Engine {
         now: Time,
         sink: &mut S,
     ) -> Ruling {
+        match self.enter(buffer, wire_len, in_interface, now, sink) {
+            Entered::Ended(ruling) => ruling,
+            Entered::OnItsWay(passage) => self.proceed(buffer, passage, now, sink),
+        }
+    }
+
+    /// The first half of [`Engine::receive`]: PREROUTING and routing. A packet that did not end there stands at
+    /// LOCAL_IN or FORWARD, where a queue may hold it; what happens to the table meanwhile it does not notice (NFQ-01).
+    pub fn enter<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        wire_len: usize,
+        in_interface: Option<u16>,
+        now: Time,
+        sink: &mut S,
+    ) -> Entered {
         let hook = Hook::PreRouting;
         let packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
-            Err(error) => return Ruling::unseen(hook, Unseen::Packet(error)),
+            Err(error) => return Entered::Ended(Ruling::unseen(hook, Unseen::Packet(error))),
         };
         if let Some(unseen) = not_tracked(&packet) {
-            return Ruling::unseen(hook, unseen);
+            return Entered::Ended(Ruling::unseen(hook, unseen));
         }
         let (len, l3num, ttl) = (packet.len, packet.l3num, packet.ttl);
         let mut tracked = self.conntrack.track(&packet, hook, Template::default(), now, sink);
@@ -232,14 +248,14 @@ impl Engine {
         let mut way = Way { in_interface, out_interface: None, now, l3num, len };
 
         if let Err(cause) = self.nat(buffer, &mut tracked, hook, &way, sink) {
-            return self.dropped(hook, tracked, DropCause::Nat(cause), sink);
+            return Entered::Ended(self.dropped(hook, tracked, DropCause::Nat(cause), sink));
         }
         let (last, egress) = match self.destination(buffer, &way, sink) {
             Destination::Local => (Hook::LocalIn, Egress::Local),
-            Destination::None => return self.dropped(hook, tracked, DropCause::NoRoute, sink),
+            Destination::None => return Entered::Ended(self.dropped(hook, tracked, DropCause::NoRoute, sink)),
             Destination::Interface(out) => {
                 if ttl <= 1 {
-                    return self.dropped(hook, tracked, DropCause::TtlExceeded, sink);
+                    return Entered::Ended(self.dropped(hook, tracked, DropCause::TtlExceeded, sink));
                 }
                 if let Some(to) = decrement_ttl(buffer, l3num) {
                     sink.step(|| Step::TtlDecremented { to });
@@ -250,7 +266,18 @@ impl Engine {
         };
         let egress = if self.network.is_unknown() { Egress::Forwarded(None) } else { egress };
         let last = if self.network.is_unknown() { Hook::PostRouting } else { last };
-        self.leave(buffer, tracked, (hook, last), egress, &way, sink)
+        Entered::OnItsWay(Passage { tracked, way, last, egress })
+    }
+
+    /// The second half of [`Engine::receive`]: the last hooks, for the packet that [`Engine::enter`] left in `buffer`.
+    pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], passage: Passage, now: Time, sink: &mut S) -> Ruling {
+        let Passage { tracked, mut way, last, egress } = passage;
+        way.now = now;
+        let buffer = match buffer.get_mut(..way.len) {
+            Some(exact) => exact,
+            None => buffer,
+        };
+        self.leave(buffer, tracked, (Hook::PreRouting, last), egress, &way, sink)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
@@ -358,7 +385,40 @@ impl Engine {
     }
 }
 
+/// What became of a packet in [`Engine::enter`].
+#[derive(Clone, Debug)]
+pub enum Entered {
+    /// It ended there.
+    Ended(Ruling),
+    /// It goes on, now or later.
+    OnItsWay(Passage),
+}
+
+/// A packet behind routing and before its last hooks.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    tracked: Tracked,
+    way: Way,
+    last: Hook,
+    egress: Egress,
+}
+
+impl Passage {
+    /// What conntrack calls the packet.
+    #[must_use]
+    pub const fn tracked(&self) -> &Tracked {
+        &self.tracked
+    }
+
+    /// Where it will go if nothing stops it.
+    #[must_use]
+    pub const fn egress(&self) -> Egress {
+        self.egress
+    }
+}
+
 /// What stays the same while a packet is on its way.
+#[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) in_interface: Option<u16>,
     pub(crate) out_interface: Option<u16>,

@@ -29,6 +29,8 @@ impl Status {
     pub const DYING: Status = Status(1 << 9);
     /// The timeout is never refreshed.
     pub const FIXED_TIMEOUT: Status = Status(1 << 10);
+    /// Inserted for replies only, because another flow holds its original tuple.
+    pub const NAT_CLASH: Status = Status(1 << 12);
     /// A helper was attached explicitly.
     pub const HELPER: Status = Status(1 << 13);
 
@@ -38,7 +40,7 @@ impl Status {
     pub const NAT_DONE_MASK: Status = Status(Status::SRC_NAT_DONE.0 | Status::DST_NAT_DONE.0);
 
     /// Names in bit order.
-    pub const NAMES: [(Status, &'static str); 12] = [
+    pub const NAMES: [(Status, &'static str); 13] = [
         (Status::EXPECTED, "EXPECTED"),
         (Status::SEEN_REPLY, "SEEN_REPLY"),
         (Status::ASSURED, "ASSURED"),
@@ -50,6 +52,7 @@ impl Status {
         (Status::DST_NAT_DONE, "DST_NAT_DONE"),
         (Status::DYING, "DYING"),
         (Status::FIXED_TIMEOUT, "FIXED_TIMEOUT"),
+        (Status::NAT_CLASH, "NAT_CLASH"),
         (Status::HELPER, "HELPER"),
     ];
 

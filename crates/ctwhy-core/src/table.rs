@@ -206,7 +206,17 @@ impl Table {
         Ok(self.insert(Confirmed { flow, expires: now.plus_secs(unconfirmed.timeout), id: self.last_id }))
     }
 
-    /// Inserts an entry under both tuples, whatever else holds them.
+    /// `nf_ct_resolve_clash_harder`: puts an entry under its reply tuple only, for a second. Its number comes back, too.
+    pub(crate) fn insert_for_replies(&mut self, unconfirmed: &Unconfirmed, now: Time) -> (EntryId, u32) {
+        /// Seconds that such an entry lives, whatever is sent.
+        const LIFE: u32 = 1;
+        self.last_id = self.last_id.wrapping_add(1);
+        let mut flow = unconfirmed.flow;
+        flow.status |= Status::CONFIRMED | Status::FIXED_TIMEOUT | Status::NAT_CLASH;
+        (self.insert(Confirmed { flow, expires: now.plus_secs(LIFE), id: self.last_id }), self.last_id)
+    }
+
+    /// Inserts an entry under both tuples, whatever else holds them; one of a clash under its reply tuple only.
     pub(crate) fn insert(&mut self, entry: Confirmed) -> EntryId {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -219,6 +229,9 @@ impl Table {
         slot.entry = Some(entry);
         let id = EntryId { slot: index, generation: slot.generation };
         for direction in Direction::BOTH {
+            if direction == Direction::Original && entry.is_hidden() {
+                continue;
+            }
             let hash = self.hasher.hash_one(key(&entry.flow, direction));
             let (slots, hasher) = (&self.slots, &self.hasher);
             self.handles.insert_unique(hash, Handle { slot: index, direction }, |handle| {

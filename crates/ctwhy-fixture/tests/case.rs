@@ -191,6 +191,19 @@ fn what_is_wrong_with_the_text_names_its_line() {
         assert!(error.to_string().starts_with(&format!("x/case.toml:{line}: ")), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
+    for (holds, says) in [
+        ("[[hold]]\npacket = 0\nuntil = 2", "packet 0 cannot be held until packet 2"),
+        ("[[hold]]\npacket = 3\nuntil = 2", "packet 3 cannot be held until packet 2"),
+        ("[[hold]]\npacket = 1", "missing field `until`"),
+        ("[[hold]]\npacket = 1\nuntil = 2\nwhy = 3", "unknown field `why`"),
+    ] {
+        let error = Spec::parse(&format!("{SPEC}\n{holds}\n"), Path::new("case.toml")).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.line().is_some_and(|line| line >= 29), "{error}");
+    }
+    let twice = format!("{SPEC}\n[[hold]]\npacket = 1\nuntil = 1\n[[hold]]\npacket = 1\nuntil = 2\n");
+    let error = Spec::parse(&twice, Path::new("case.toml")).unwrap_err();
+    assert!(error.to_string().contains("packet 1 is held twice") && error.line() == Some(32), "{error}");
     let missing = Spec::parse(&SPEC.replacen("shows", "ids = []\n#", 1), Path::new("case.toml"));
     assert!(missing.is_err());
     let number = Spec::parse(&SPEC.replace("\"0\"", "0"), Path::new("case.toml")).unwrap();

@@ -15,6 +15,10 @@ fn every_packet_of_every_recorded_capture_gets_the_ctinfo_of_the_kernel() {
     for folder in &folders {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
         let case = Case::read(folder).unwrap();
+        // Whoever explains a capture sees no queue; the replay of a case has it.
+        if !case.spec.holds.is_empty() {
+            continue;
+        }
         let ran = explain(&["--json", folder.to_str().unwrap()]);
         assert_eq!(ran.code, Some(0), "{name}: {}", ran.err);
         let objects: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -26,6 +26,11 @@ pub enum RecordError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// A packet that the case holds did not come by the queue in FORWARD.
+    NotHeld {
+        /// Number of the packet, from 1.
+        packet: u64,
+    },
     /// Behind the link layer is no IP packet.
     NoPacket {
         /// Number of the packet, from 1.
@@ -58,6 +63,12 @@ impl fmt::Display for RecordError {
                 f,
                 "this machine was too busy to keep the times of the case, {attempts} times; try again when it is calmer"
             ),
+            RecordError::NotHeld { packet } => {
+                write!(
+                    f,
+                    "packet {packet} was not forwarded, so that it cannot be held; leave its [[hold]] out of the case"
+                )
+            }
             RecordError::NoPacket { packet } => {
                 write!(f, "packet {packet} is no IP packet; only those can be put into the box")
             }

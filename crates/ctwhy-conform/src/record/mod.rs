@@ -98,7 +98,13 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
         lag = lag.max(due.elapsed());
         under_test.inject(&packet.iface, bytes)?;
         under_test.settle(number)?;
+        under_test.hold(number, case.spec.held_until(number).is_some())?;
         outcome.packets.push(packet_outcome(number, under_test.drain()?));
+        for hold in case.spec.holds.iter().filter(|hold| hold.until == number) {
+            under_test.release(hold.packet)?;
+            let Some(held) = outcome.packets.iter_mut().find(|outcome| outcome.packet == hold.packet) else { continue };
+            went_on(held, under_test.drain()?);
+        }
     }
     let mut table: Vec<String> = under_test.in_box(ctnetlink::dump)?.iter().map(ctnetlink::format_extended).collect();
     table.sort();
@@ -129,6 +135,14 @@ fn packet_outcome(packet: u64, observed: Observed) -> PacketOutcome {
         local: Some(local),
         generated: Some(generated),
     }
+}
+
+/// Adds what became of a packet that had been held.
+fn went_on(packet: &mut PacketOutcome, observed: Observed) {
+    let Observed { forwarded, local, generated, .. } = observed;
+    packet.forwarded.get_or_insert_default().extend(forwarded);
+    packet.local = Some(local || packet.local == Some(true));
+    packet.generated.get_or_insert_default().extend(generated);
 }
 
 /// A line as `conntrack -E -o extended` prints it.

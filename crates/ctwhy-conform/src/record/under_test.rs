@@ -10,6 +10,7 @@ use ctwhy_linux::ctnetlink::Events;
 use ctwhy_linux::lab::{End, Lab, Node, Topology};
 use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
 use ctwhy_linux::program;
+use ctwhy_linux::queue::{NfqQueue, PacketQueue as _, QueueConfig, Verdict};
 use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::wire::{Injector, Way, Wire};
 
@@ -24,6 +25,8 @@ const FAR: &str = "far";
 pub(super) const BARRIER: &str = "ctwhy-barrier";
 /// The box's address on it, in a network of RFC 2544 that no case uses.
 const BARRIER_ADDRESS: &str = "198.18.255.249/29";
+/// The queue that packets are held in.
+const QUEUE: u16 = 1;
 /// How long a marker may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Receive buffers, in bytes.
@@ -55,6 +58,10 @@ pub(super) struct UnderTest {
     injectors: BTreeMap<String, Injector>,
     wires: BTreeMap<String, Wire>,
     barrier: (Injector, Wire),
+    /// Where packets wait, in a case that holds some.
+    queue: Option<NfqQueue>,
+    /// The packets of the case that wait, and their ids in the queue.
+    held: BTreeMap<u64, u32>,
 }
 
 impl UnderTest {
@@ -90,7 +97,8 @@ impl UnderTest {
             wires.insert(name.to_owned(), wire);
         }
         let barrier = open(BARRIER)?;
-        Ok(UnderTest { lab, log, invalid, events, injectors, wires, barrier })
+        let queue = if spec.holds.is_empty() { None } else { Some(open_queue(&lab)?) };
+        Ok(UnderTest { lab, log, invalid, events, injectors, wires, barrier, queue, held: BTreeMap::new() })
     }
 
     /// Puts an IP packet on the cable of an interface.
@@ -100,6 +108,31 @@ impl UnderTest {
             RecordError::kernel(doing())(io::Error::new(io::ErrorKind::NotFound, "the box has no such interface"))
         })?;
         injector.inject(packet).map_err(RecordError::kernel(doing()))
+    }
+
+    /// Leaves packet `number` in the queue, or lets it go on at once.
+    pub(super) fn hold(&mut self, number: u64, held: bool) -> Result<(), RecordError> {
+        let Some(queue) = &mut self.queue else { return Ok(()) };
+        let waiting = queue.recv().map_err(RecordError::kernel("reading the queue of the box"))?;
+        match waiting {
+            Some(packet) if held => drop(self.held.insert(number, packet.id)),
+            Some(packet) => self.let_go(packet.id, number)?,
+            None if held => return Err(RecordError::NotHeld { packet: number }),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Lets a packet go on that was held.
+    pub(super) fn release(&mut self, number: u64) -> Result<(), RecordError> {
+        let id = self.held.remove(&number).ok_or(RecordError::NotHeld { packet: number })?;
+        self.let_go(id, number)
+    }
+
+    fn let_go(&mut self, id: u32, number: u64) -> Result<(), RecordError> {
+        let Some(queue) = &mut self.queue else { return Ok(()) };
+        queue.verdict(id, Verdict::ACCEPT).map_err(RecordError::kernel("letting a packet go on"))?;
+        self.settle(number)
     }
 
     /// Sends a marker behind a packet and waits until it is back.
@@ -162,6 +195,21 @@ fn all(log: &mut Nflog) -> Result<Vec<Logged>, RecordError> {
         packets.push(logged);
     }
     Ok(packets)
+}
+
+/// The queue in FORWARD, and the rules that lead every packet there. Those that nothing holds are let go at once.
+fn open_queue(lab: &Lab) -> Result<NfqQueue, RecordError> {
+    let opened = lab.in_node(BOX, || NfqQueue::open(&QueueConfig::new(QUEUE))).and_then(|opened| opened);
+    let mut queue = opened.map_err(RecordError::kernel("opening the queue of the box"))?;
+    queue.set_blocking(false);
+    let number = QUEUE.to_string();
+    for program in ["iptables", "ip6tables"] {
+        let rule = ["-t", "mangle", "-A", "FORWARD", "!", "-i", BARRIER, "-j", "NFQUEUE", "--queue-num", &number];
+        lab.command(BOX, program)
+            .and_then(|mut command| program::run(command.args(rule), ""))
+            .map_err(RecordError::kernel("leading packets into the queue of the box"))?;
+    }
+    Ok(queue)
 }
 
 fn topology(case: &Case) -> Topology {

@@ -3,6 +3,7 @@
 //! Every scenario is a function of the family, so that most cases exist for IPv4 and for IPv6. The network is that of
 //! the standard lab, seen from the NAT box: a client behind `lan`, two routers and a server behind `wan`.
 
+mod clash;
 mod errors;
 mod events;
 mod generic;
@@ -17,7 +18,7 @@ mod udp;
 
 use std::net::IpAddr;
 
-use ctwhy_fixture::case::{BoxInterface, Case, CasePacket, DecisionId, Prefix, Route, Spec};
+use ctwhy_fixture::case::{BoxInterface, Case, CasePacket, DecisionId, Hold, Prefix, Route, Spec};
 use ctwhy_fixture::linktype::LinkType;
 
 use crate::compose::{self, Body, Ip};
@@ -71,6 +72,7 @@ pub fn all() -> Vec<(String, Case)> {
         udp::SCENARIOS,
         tcp::SCENARIOS,
         generic::SCENARIOS,
+        clash::SCENARIOS,
         events::SCENARIOS,
     ]
     .concat();
@@ -149,6 +151,12 @@ impl Builder {
 
     fn sysctl(&mut self, name: &str, value: &str) -> &mut Builder {
         self.case.spec.sysctls.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The next packet waits in a queue until packet `until` has gone by.
+    fn hold(&mut self, until: u64) -> &mut Builder {
+        self.case.spec.holds.push(Hold { packet: self.case.packets.len() as u64 + 1, until });
         self
     }
 

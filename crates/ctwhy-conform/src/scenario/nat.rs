@@ -184,7 +184,7 @@ fn to_port(b: &mut Builder) {
 }
 
 /// An address outside that is not the box's.
-fn virtual_ip(b: &Builder) -> IpAddr {
+pub(super) fn virtual_ip(b: &Builder) -> IpAddr {
     match b.family {
         Family::V4 => [203, 0, 113, 7].into(),
         Family::V6 => [0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 7].into(),

@@ -122,6 +122,15 @@ impl Display for Step {
             Step::RoutedTo { interface } => write!(f, "routing: forwarded out of interface {interface}"),
             Step::TtlDecremented { to } => write!(f, "TTL or hop limit decremented to {to}"),
             Step::Confirmed { id } => write!(f, "confirmed: the flow is in the table as entry #{id}"),
+            Step::ClashMerged { id } => write!(
+                f,
+                "clash: another packet of the flow was confirmed first; this one goes on with its entry #{id}"
+            ),
+            Step::ClashInserted { id } => write!(
+                f,
+                "clash: another packet of the flow was confirmed first, with another binding; entry #{id} takes the answers \
+                 to this one for a second, and no dump shows it"
+            ),
             Step::EntryVanished => f.write_str(
                 "the packet ended before its flow was confirmed: no entry remains, and no event tells of it",
             ),

@@ -210,6 +210,17 @@ pub enum Step {
         /// Its number.
         id: u32,
     },
+    /// Another packet of the same flow was confirmed first: the packet goes on with that entry (CLASH-02a).
+    ClashMerged {
+        /// Its number.
+        id: u32,
+    },
+    /// Another packet of the same flow was confirmed first, with another binding: this one's entry serves answers only,
+    /// for a second (CLASH-02b).
+    ClashInserted {
+        /// Its number.
+        id: u32,
+    },
     /// The packet was dropped before its entry was confirmed: the entry vanished with it (NEW-02).
     EntryVanished,
 }
@@ -320,6 +331,8 @@ impl Step {
             Step::RoutedTo { .. } => "routed_to",
             Step::TtlDecremented { .. } => "ttl_decremented",
             Step::Confirmed { .. } => "confirmed",
+            Step::ClashMerged { .. } => "clash_merged",
+            Step::ClashInserted { .. } => "clash_inserted",
             Step::EntryVanished => "entry_vanished",
         }
     }

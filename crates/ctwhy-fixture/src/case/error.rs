@@ -56,6 +56,13 @@ pub enum Problem {
         /// The packet's number, counted from 1.
         packet: u64,
     },
+    /// A packet is held until one that the case does not have.
+    HeldTooLong {
+        /// The packet that is waited for, counted from 1.
+        until: u64,
+        /// Packets in `packets.pcapng`.
+        packets: usize,
+    },
     /// A recording without its first line.
     NoHeader,
     /// A line that may be there only once.
@@ -147,6 +154,9 @@ impl fmt::Display for Problem {
             }
             Problem::PacketCut { packet } => {
                 write!(f, "packet {packet} was cut when it was captured; a case needs whole packets (`tcpdump -s 0`)")
+            }
+            Problem::HeldTooLong { until, packets } => {
+                write!(f, "holds a packet until packet {until}, but packets.pcapng has {packets}; correct the [[hold]]")
             }
             Problem::NoHeader => f.write_str("its first line is not of kind `kernel`; record it again"),
             Problem::Twice(kind) => write!(f, "a second line of kind `{kind}`; leave one of them out"),

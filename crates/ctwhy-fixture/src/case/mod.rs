@@ -22,7 +22,7 @@ pub use error::{CaseError, Problem};
 pub use outcome::{CtInfo, Emitted, Generated, Hook, Outcome, PacketOutcome, UnknownCtInfo};
 pub use prefix::{Prefix, PrefixError};
 pub use recording::{Fact, Recording};
-pub use spec::{BoxInterface, DecisionId, Route, Spec};
+pub use spec::{BoxInterface, DecisionId, Hold, Route, Spec};
 
 use crate::capture::Capture;
 use crate::linktype::LinkType;
@@ -88,6 +88,9 @@ impl Case {
         let text = fs::read_to_string(&file).map_err(|e| CaseError::new(&file, Problem::Read(e)))?;
         let spec = Spec::parse(&text, &file)?;
         let packets = read_packets(&folder.join(PACKETS), &spec)?;
+        if let Some(hold) = spec.holds.iter().find(|hold| hold.until > packets.len() as u64) {
+            return Err(CaseError::new(&file, Problem::HeldTooLong { until: hold.until, packets: packets.len() }));
+        }
         let mut recordings = BTreeMap::new();
         for (release, file) in recording_files(folder)? {
             let input = File::open(&file).map_err(|e| CaseError::new(&file, Problem::Read(e)))?;

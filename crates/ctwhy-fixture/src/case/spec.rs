@@ -35,6 +35,19 @@ pub struct Spec {
     /// The box's routes beside those of its own addresses.
     #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// The packets that a queue holds back for a while.
+    #[serde(rename = "hold", skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
+}
+
+/// A packet that waits in an NFQUEUE in FORWARD, behind conntrack and before confirm, while others go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Number of the packet, from 1.
+    pub packet: u64,
+    /// Number of the packet behind which it is let go: when all that one causes has happened.
+    pub until: u64,
 }
 
 /// An interface of the box.
@@ -114,6 +127,8 @@ struct RawSpec {
     interface: Vec<Spanned<BoxInterface>>,
     #[serde(default)]
     route: Vec<RawRoute>,
+    #[serde(default)]
+    hold: Vec<Spanned<Hold>>,
 }
 
 #[derive(Deserialize)]
@@ -136,7 +151,8 @@ impl Spec {
     /// Reads the text of a `case.toml`; `file` is what errors call it.
     ///
     /// # Errors
-    /// When it is no TOML, a field is unknown, missing or wrong, or a route leads out of an interface that is not there.
+    /// When it is no TOML, a field is unknown, missing or wrong, a route leads out of an interface that is not there, or a
+    /// packet is held twice or until one before it.
     pub fn parse(text: &str, file: &Path) -> Result<Spec, CaseError> {
         let line = |at: usize| 1 + text.bytes().take(at).filter(|&c| c == b'\n').count();
         let raw: RawSpec = toml::from_str(text).map_err(|e| {
@@ -165,6 +181,20 @@ impl Spec {
                 return Err(CaseError::at_line(file, line(route.dev.span().start), problem));
             }
         }
+        let mut held = BTreeSet::new();
+        for hold in &raw.hold {
+            let Hold { packet, until } = *hold.get_ref();
+            let problem = if packet == 0 || until < packet {
+                format!(
+                    "packet {packet} cannot be held until packet {until}; the first number is 1, and `until` is no smaller"
+                )
+            } else if !held.insert(packet) {
+                format!("packet {packet} is held twice; leave one [[hold]] out")
+            } else {
+                continue;
+            };
+            return Err(CaseError::at_line(file, line(hold.span().start), Problem::Syntax(problem)));
+        }
         let value = |value| match value {
             SysctlValue::Number(n) => n.to_string(),
             SysctlValue::Text(text) => text,
@@ -179,6 +209,7 @@ impl Spec {
             sysctls: raw.sysctls.into_iter().map(|(name, v)| (name, value(v))).collect(),
             interfaces: raw.interface.into_iter().map(Spanned::into_inner).collect(),
             routes: raw.route.into_iter().map(route).collect(),
+            holds: raw.hold.into_iter().map(Spanned::into_inner).collect(),
         })
     }
 
@@ -188,6 +219,12 @@ impl Spec {
     /// When a value cannot be written as TOML, in the words of its writer.
     pub fn to_toml(&self) -> Result<String, String> {
         toml::to_string_pretty(self).map_err(|e| e.to_string())
+    }
+
+    /// Until when a packet is held, if it is.
+    #[must_use]
+    pub fn held_until(&self, packet: u64) -> Option<u64> {
+        self.holds.iter().find(|hold| hold.packet == packet).map(|hold| hold.until)
     }
 
     /// Whether the box has an interface of that name.

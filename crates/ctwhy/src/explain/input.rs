@@ -33,6 +33,8 @@ pub(super) struct Input {
     /// What the capture is, when the user named none.
     pub(super) about: Option<String>,
     pub(super) made: Made,
+    /// How many packets of a case were held back while it was recorded.
+    pub(super) held: usize,
     pub(super) identity: Identity,
 }
 
@@ -54,6 +56,7 @@ impl Input {
                 engine,
                 about: None,
                 made: Made::new(),
+                held: 0,
                 identity,
             });
         }
@@ -67,6 +70,7 @@ impl Input {
             engine,
             about: None,
             made: Made::new(),
+            held: 0,
             identity,
         })
     }
@@ -82,6 +86,7 @@ impl Input {
             _ => Failure::io(&file, &error),
         })?;
         let spec = Spec::parse(&text, &file).map_err(|error| Failure::usage(error.to_string()))?;
+        let held = spec.holds.len();
         let engine = replay::engine(&spec).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         let case = Case::read(folder).map_err(|error| Failure::usage(error.to_string()))?;
         let newest = case.recordings.into_values().next_back();
@@ -89,7 +94,15 @@ impl Input {
         let made = outcomes.into_iter().filter_map(|outcome| Some((outcome.packet, outcome.generated?))).collect();
         let packets = folder.join(PACKETS);
         let (bytes, identity) = open(&packets)?;
-        Ok(Input { name: packets.display().to_string(), bytes: Box::new(bytes), engine, about: None, made, identity })
+        Ok(Input {
+            name: packets.display().to_string(),
+            bytes: Box::new(bytes),
+            engine,
+            about: None,
+            made,
+            held,
+            identity,
+        })
     }
 
     fn embedded() -> Result<Input, Failure> {
@@ -103,6 +116,7 @@ impl Input {
             engine,
             about: Some(about),
             made: Made::new(),
+            held: 0,
             identity: Identity(None),
         })
     }

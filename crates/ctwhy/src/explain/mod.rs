@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::report::style::When;
+use crate::report::summary::Plural;
 use filter::{Filter, Numbers};
 use input::Input;
 use run::Run;
@@ -76,7 +77,13 @@ impl ExplainArgs {
 /// [`Failure`] with one line, after everything that could be explained has been printed.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let input = Input::open(args.file.as_deref())?;
-    let host = args.world.host(input.engine)?;
+    let mut host = args.world.host(input.engine)?;
+    if input.held > 0 {
+        host.notes.push(format!(
+            "{} held back in a queue when the case was recorded, and let go at once here; `ctwhy fixture show` holds them",
+            Plural(input.held as u64, "packet")
+        ));
+    }
     if let Some(path) = &args.write {
         input.identity.refuse(path)?;
     }
