@@ -14,7 +14,7 @@ use ctwhy_linux::ctnetlink::{
 #[must_use]
 pub fn lines(table: &Table, now: Time) -> Vec<String> {
     let alive = table.iter().filter(|(_, entry)| !entry.is_expired(now) && !entry.is_hidden());
-    let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(entry, now))).collect();
+    let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(&entry, now))).collect();
     lines.sort();
     lines
 }

@@ -13,6 +13,9 @@ use ctwhy_core::nat::range::Range;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 
+/// Packets that are known ahead.
+const BATCH: usize = 32;
+
 /// UDP packets of `count` flows.
 fn flows(count: u32) -> Vec<Vec<u8>> {
     let flow = |n: u32| {
@@ -41,6 +44,29 @@ fn known_flows(c: &mut Criterion) {
             });
         });
     }
+    let mut packets = flows(1_000_000);
+    let mut engine = Engine::new(0);
+    for packet in &mut packets {
+        let len = packet.len();
+        let _ = engine.receive(packet, len, None, Time(0), &mut ()).ctinfo;
+    }
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let mut next = 0;
+    group.bench_function("1000000 flows, 32 packets ahead", |b| {
+        b.iter(|| {
+            let mut batch = [0; BATCH];
+            for place in &mut batch {
+                next = (next + 7919) % packets.len();
+                *place = next;
+            }
+            engine.prefetch(batch.iter().map(|place| packets[*place].as_slice()));
+            for place in batch {
+                let packet = &mut packets[place];
+                let len = packet.len();
+                let _ = black_box(engine.receive(packet, len, None, Time(0), &mut ()).ctinfo);
+            }
+        });
+    });
     group.finish();
 }
 

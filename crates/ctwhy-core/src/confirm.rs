@@ -47,10 +47,10 @@ pub(crate) fn confirm<S: Sink>(
 
 /// `nf_ct_deliver_cached_events`: one event for everything since the last one.
 fn tell<S: Sink>(id: EntryId, table: &mut Table, now: Time, sink: &mut S) {
-    let Some(entry) = table.get_mut(id) else { return };
-    let causes = core::mem::take(&mut entry.flow.pending);
-    if !causes.is_empty() {
-        let entry = *entry;
+    let Some(causes) = table.get_mut(id).map(|entry| core::mem::take(entry.pending)) else { return };
+    if !causes.is_empty()
+        && let Some(entry) = table.get(id)
+    {
         sink.event(|| Event { causes, entry, at: now });
     }
 }
@@ -66,8 +66,8 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
     match table.confirm(own, now, sink) {
         Ok(id) => {
             let number = table.get_mut(id).map_or(0, |entry| {
-                let expected = entry.flow.status.contains(Status::EXPECTED);
-                entry.flow.pending |= if expected { Causes::RELATED } else { Causes::NEW };
+                let expected = entry.status.contains(Status::EXPECTED);
+                *entry.pending |= if expected { Causes::RELATED } else { Causes::NEW };
                 entry.id
             });
             sink.step(|| Step::Confirmed { id: number });
@@ -110,7 +110,7 @@ fn resolve<S: Sink>(own: &Unconfirmed, clash: &Clash, table: &mut Table, now: Ti
 /// `__nf_ct_resolve_clash`: the packet moves to the entry that was first where both mean the same flow, seen from either
 /// side (CLASH-02a), or where that entry has no bindings that could differ. True when it did.
 fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &mut S) -> bool {
-    let Some(winner) = table.get_mut(holder) else { return false };
+    let Some(winner) = table.get(holder) else { return false };
     let key = |flow: &Flow, direction| (*flow.tuple(direction), flow.zone.of(direction));
     let equals = |direction: Direction, other: Direction| key(&own.flow, direction) == key(&winner.flow, other);
     let same = Direction::BOTH.into_iter().all(|direction| equals(direction, direction));
@@ -120,8 +120,10 @@ fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &
         return false;
     }
     // The packet keeps the direction that it had, and so does its count.
-    if let Some([counted, _]) = own.flow.counters {
-        winner.flow.count(Direction::Original, usize::try_from(counted.bytes).unwrap_or(usize::MAX));
+    if let Some([counted, _]) = own.flow.counters
+        && let Some(mut winner) = table.get_mut(holder)
+    {
+        winner.count(Direction::Original, usize::try_from(counted.bytes).unwrap_or(usize::MAX));
     }
     let number = winner.id;
     sink.step(|| Step::ClashMerged { id: number });

@@ -22,6 +22,14 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+impl Counter {
+    /// Counts one packet of `bytes` bytes.
+    pub(crate) const fn count(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
 /// What the tracker of the protocol remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -88,9 +96,7 @@ impl Flow {
     /// Counts one packet of `bytes` bytes (`nf_ct_acct_add`).
     pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
         if let Some(counters) = &mut self.counters {
-            let counter = &mut counters[direction.index()];
-            counter.packets += 1;
-            counter.bytes += bytes as u64;
+            counters[direction.index()].count(bytes);
         }
     }
 }
@@ -125,7 +131,7 @@ impl Confirmed {
     /// Whole seconds left at `now`, rounded as `conntrack -L` does (TIMEOUT-03).
     #[must_use]
     pub const fn remaining_secs(&self, now: Time) -> u32 {
-        (self.expires.since(now) / 1_000_000_000) as u32
+        self.expires.secs_since(now)
     }
 
     /// Is its time over? (`nf_ct_is_expired`)

@@ -11,7 +11,7 @@ use crate::reason::Reason;
 use crate::related::{IcmpKind, Search};
 use crate::status::Status;
 use crate::sysctl::Sysctls;
-use crate::table::{EntryId, Table};
+use crate::table::{EntryId, ProtocolMut, Table};
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step, TimeoutRule, Unchecked};
@@ -219,10 +219,14 @@ impl Conntrack {
         sink: &mut S,
     ) -> Result<Option<Tracked>, Reason> {
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
-        let Some(entry) = self.table.get_mut(id) else { return Ok(None) };
+        let query = match transport.protonum {
+            proto::ICMP | proto::ICMPV6 => self.table.tuple(id, Direction::Original),
+            _ => None,
+        };
+        let Some(mut entry) = self.table.get_mut(id) else { return Ok(None) };
         let number = entry.id;
         sink.step(|| Step::Hit { id: number, direction });
-        let status = entry.flow.status;
+        let status = *entry.status;
         let ctinfo = match direction {
             Direction::Reply => CtInfo::EstablishedReply,
             Direction::Original if status.contains(Status::SEEN_REPLY) => CtInfo::Established,
@@ -231,47 +235,48 @@ impl Conntrack {
         };
         let remaining = entry.remaining_secs(now);
         let l4 = packet.l4(transport.offset);
-        let original = *entry.flow.tuple(Direction::Original);
-        let state = entry.flow.protocol.state();
-        let outcome = match &mut entry.flow.protocol {
-            Protocol::Tcp(state) => {
+        let state = entry.protocol.state();
+        let outcome = match &mut entry.protocol {
+            ProtocolMut::Tcp(state) => {
                 let segment = tcp::check(&l4, &cx)?;
                 state.packet(&segment, direction, status, remaining, &cx, sink)
             }
-            Protocol::Udp { stream_from } => {
+            ProtocolMut::Udp { stream_from } => {
                 udp::check(&l4, &cx, sink)?;
                 udp::packet(status, *stream_from, now, &cx, sink)
             }
-            Protocol::Udplite => {
+            ProtocolMut::Udplite => {
                 udplite::check(&l4, &cx, sink)?;
                 udplite::packet(status, &cx, sink)
             }
-            Protocol::Sctp(state) => {
+            ProtocolMut::Sctp(state) => {
                 let sctp_packet = sctp::check(&l4, &cx, sink)?;
-                state.packet(&sctp_packet, direction, &mut entry.flow.status, &cx, sink)
+                state.packet(&sctp_packet, direction, entry.status, &cx, sink)
             }
-            Protocol::Gre(state) => state.packet(status, sink),
-            Protocol::Stateless if original.is_icmp() => icmp_packet(packet, &original, &cx, sink)?,
-            Protocol::Stateless => generic_packet(&cx, sink),
+            ProtocolMut::Gre(state) => state.packet(status, sink),
+            ProtocolMut::Stateless => match &query {
+                Some(original) => icmp_packet(packet, original, &cx, sink)?,
+                None => generic_packet(&cx, sink),
+            },
         };
-        if entry.flow.protocol.state() != state {
-            entry.flow.pending |= Causes::PROTOINFO;
+        if entry.protocol.state() != state {
+            *entry.pending |= Causes::PROTOINFO;
         }
         match outcome {
             Outcome::Accept { timeout, assured } => {
                 if !status.contains(Status::FIXED_TIMEOUT) {
-                    entry.expires = now.plus_secs(timeout);
+                    *entry.expires = now.plus_secs(timeout);
                 }
-                entry.flow.count(direction, packet.len);
+                entry.count(direction, packet.len);
                 // An entry of a clash is soon over, and may always be dropped early.
                 if assured && !status.contains(Status::NAT_CLASH) {
-                    entry.flow.status |= Status::ASSURED;
+                    *entry.status |= Status::ASSURED;
                     sink.step(|| Step::Assured);
                 }
             }
             Outcome::Ignore => sink.step(|| Step::NotRefreshed),
             Outcome::Kill => {
-                entry.flow.count(direction, packet.len);
+                entry.count(direction, packet.len);
                 sink.step(|| Step::Killed { id: number });
                 return Ok(self.kill(id, direction, now, sink).map(|attached| Tracked {
                     ctinfo,
@@ -282,17 +287,17 @@ impl Conntrack {
             Outcome::Reopen => return Ok(None),
             Outcome::Invalid { reason, lower_timeout } => {
                 if let Some(seconds) = lower_timeout {
-                    entry.expires = now.plus_secs(seconds);
+                    *entry.expires = now.plus_secs(seconds);
                 }
                 return Err(reason);
             }
         }
-        if !status.contains(Status::ASSURED) && entry.flow.status.contains(Status::ASSURED) {
-            entry.flow.pending |= Causes::ASSURED;
+        if !status.contains(Status::ASSURED) && entry.status.contains(Status::ASSURED) {
+            *entry.pending |= Causes::ASSURED;
         }
         if direction == Direction::Reply && !status.contains(Status::SEEN_REPLY) {
-            entry.flow.status |= Status::SEEN_REPLY;
-            entry.flow.pending |= Causes::REPLY;
+            *entry.status |= Status::SEEN_REPLY;
+            *entry.pending |= Causes::REPLY;
             sink.step(|| Step::SeenReply);
         }
         Ok(Some(Tracked { ctinfo, reason: None, attached: Attached::Entry(id) }))

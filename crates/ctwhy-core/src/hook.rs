@@ -17,7 +17,7 @@ use crate::nat::manip::decrement_ttl;
 use crate::nat::rules::Ruleset;
 use crate::nat::{Manip, NatDrop};
 use crate::network::{Destination, Network};
-use crate::packet::{Fragment, Packet, PacketError};
+use crate::packet::{Fragment, Packet, PacketError, addresses};
 use crate::random::Random;
 use crate::reason::Reason;
 use crate::table::EntryId;
@@ -318,10 +318,10 @@ impl Engine {
         if self.network.is_unknown() {
             return Destination::Local;
         }
-        let Ok(packet) = Packet::parse(buffer, way.len) else { return Destination::None };
-        let destination = self.network.route(way.l3num, packet.dst);
+        let Some((_, to)) = addresses(buffer, way.l3num) else { return Destination::None };
+        let destination = self.network.route(way.l3num, to);
         match destination {
-            Destination::Local => sink.step(|| Step::RoutedLocal { to: packet.dst.ip(packet.l3num) }),
+            Destination::Local => sink.step(|| Step::RoutedLocal { to: to.ip(way.l3num) }),
             Destination::Interface(interface) => sink.step(|| Step::RoutedTo { interface }),
             Destination::None => {}
         }

@@ -51,6 +51,7 @@ pub mod mirror;
 pub mod nat;
 pub mod network;
 pub mod packet;
+mod prefetch;
 pub mod random;
 pub mod reason;
 pub mod related;

@@ -6,7 +6,7 @@
 //! [`Engine::forget`] keep the table in step where packets were not seen.
 
 use crate::confirm;
-use crate::conn::{Confirmed, Flow, Protocol, Unconfirmed};
+use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
 use crate::event::Causes;
@@ -18,7 +18,7 @@ use crate::nat::rules::Ruleset;
 use crate::network::Destination;
 use crate::packet::Packet;
 use crate::status::Status;
-use crate::table::EntryId;
+use crate::table::{EntryId, ProtocolMut};
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
@@ -93,12 +93,12 @@ impl Engine {
         let seconds = self.conntrack.sysctls.tcp_timeout_close;
         if let Attached::Entry(id) = tracked.attached
             && let Some(entry) = self.conntrack.table.get_mut(id)
-            && let Protocol::Tcp(state) = &mut entry.flow.protocol
+            && let ProtocolMut::Tcp(state) = entry.protocol
             && state.set_closing()
         {
-            entry.flow.pending |= Causes::PROTOINFO;
-            if !entry.flow.status.contains(Status::FIXED_TIMEOUT) {
-                entry.expires = now.plus_secs(seconds);
+            *entry.pending |= Causes::PROTOINFO;
+            if !entry.status.contains(Status::FIXED_TIMEOUT) {
+                *entry.expires = now.plus_secs(seconds);
             }
         }
     }
@@ -220,7 +220,7 @@ impl Engine {
     ) -> Result<(), NatDrop> {
         let none = Ruleset::default();
         let bound = match &tracked.attached {
-            Attached::Entry(id) => self.conntrack.table.get(*id).map(|entry| entry.flow.status),
+            Attached::Entry(id) => self.conntrack.table.status(*id),
             Attached::Unconfirmed(own) => Some(own.flow.status),
             Attached::None | Attached::Untracked => None,
         };
@@ -271,7 +271,7 @@ impl Engine {
         if let Some((id, _)) = table.lookup(original, zone, now, &mut ())
             && let Some(entry) = table.get_mut(id)
         {
-            entry.flow.mark = mark;
+            *entry.mark = mark;
         }
     }
 
@@ -281,19 +281,14 @@ impl Engine {
         let Some((id, _)) = table.lookup(entry.flow.tuple(Direction::Original), entry.flow.zone, now, &mut ()) else {
             return false;
         };
-        match table.get_mut(id) {
-            Some(present) if present.flow.tuples == entry.flow.tuples => {
-                *present = *entry;
-                true
-            }
-            _ => false,
-        }
+        table.replace(id, entry)
     }
 
     /// The entry that a packet with this tuple and zone would find, and in which direction.
     #[must_use]
-    pub fn find(&self, tuple: &Tuple, zone: Zone, now: Time) -> Option<(Direction, &Confirmed)> {
+    pub fn find(&self, tuple: &Tuple, zone: Zone, now: Time) -> Option<(Direction, Confirmed)> {
         let table = &self.conntrack.table;
-        Direction::BOTH.into_iter().find_map(|place| table.peek(tuple, zone, place, now))
+        let (id, direction) = Direction::BOTH.into_iter().find_map(|place| table.peek(tuple, zone, place, now))?;
+        Some((direction, table.get(id)?))
     }
 }

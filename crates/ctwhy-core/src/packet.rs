@@ -241,7 +241,7 @@ mod ext {
 }
 
 /// Source and destination of the IP header at the start of `bytes`; `None` when it is cut off.
-fn addresses(bytes: &[u8], l3num: L3) -> Option<(Addr, Addr)> {
+pub(crate) fn addresses(bytes: &[u8], l3num: L3) -> Option<(Addr, Addr)> {
     let (first, width) = match l3num {
         L3::V4 => (12, 4),
         L3::V6 => (8, 16),

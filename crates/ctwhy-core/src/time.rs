@@ -16,4 +16,10 @@ impl Time {
     pub const fn since(self, earlier: Time) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// Whole seconds from `earlier` to this moment.
+    #[must_use]
+    pub const fn secs_since(self, earlier: Time) -> u32 {
+        (self.since(earlier) / 1_000_000_000) as u32
+    }
 }

@@ -1,6 +1,7 @@
 //! The tuple: what conntrack looks flows up by (`struct nf_conntrack_tuple`; catalogue A.4).
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IP protocol numbers that conntrack knows by name.
@@ -75,7 +76,7 @@ impl From<IpAddr> for Addr {
 /// `src_u` and `dst_u` are what the protocol is told apart by: ports in host order; for ICMP and ICMPv6 the id in
 /// `src_u` and type and code in `dst_u` (type in the high byte); for GRE the key of each side; 0 for protocols that have
 /// nothing of the kind.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
     /// Source address.
     pub src: Addr,
@@ -89,6 +90,22 @@ pub struct Tuple {
     pub l3num: L3,
     /// Transport protocol.
     pub protonum: u8,
+}
+
+impl Hash for Tuple {
+    /// Whole words, and of an IPv4 address only what there is of it: the hash of a table is on every packet's way.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let u = u64::from(self.src_u) << 16 | u64::from(self.dst_u);
+        state.write_u64(u << 16 | u64::from(self.protonum) << 8 | self.l3num as u64);
+        let [src, dst] = [self.src.0, self.dst.0].map(u128::from_le_bytes);
+        match self.l3num {
+            L3::V4 => state.write_u64((src as u64) << 32 ^ dst as u64),
+            L3::V6 => {
+                state.write_u128(src);
+                state.write_u128(dst);
+            }
+        }
+    }
 }
 
 impl Tuple {

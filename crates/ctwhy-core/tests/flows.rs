@@ -18,7 +18,7 @@ fn only_entry(engine: &Engine) -> Confirmed {
     let mut entries = engine.conntrack.table.iter();
     let (_, entry) = entries.next().unwrap();
     assert!(entries.next().is_none());
-    *entry
+    entry
 }
 
 fn decide(engine: &mut Engine, packet: &[u8], secs: u32) -> CtInfo {

@@ -85,7 +85,7 @@ impl Flow {
 
     fn entry(&mut self) -> Confirmed {
         let (_, entry) = self.engine().conntrack.table.iter().next().expect("an entry");
-        *entry
+        entry
     }
 
     fn sctp(&mut self) -> Sctp {

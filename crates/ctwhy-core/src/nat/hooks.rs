@@ -4,7 +4,6 @@ use super::manip::{Place, rewrite};
 use super::range::Range;
 use super::rules::{Ruleset, Subject, Target};
 use super::{Manip, NatDrop, quoted, setup};
-use crate::conn::Flow;
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
@@ -43,49 +42,72 @@ pub(crate) fn translate<S: Sink>(
         return Ok(());
     };
     let related = matches!(tracked.ctinfo, CtInfo::Related | CtInfo::RelatedReply);
-    let packet = Packet::parse(buffer, len).ok();
-    let transport = packet.and_then(|packet| packet.transport.ok());
-    let icmp_error = match (packet.map(|p| p.l3num), transport) {
-        (Some(L3::V4), Some(t)) if t.protonum == proto::ICMP => Some(t.offset),
-        (Some(L3::V6), Some(t)) if t.protonum == proto::ICMPV6 => Some(t.offset),
-        _ => None,
-    };
-    if related && let Some(at) = icmp_error {
-        let Some(flow) = flow_of(tracked, around.table) else { return Ok(()) };
-        return quoted::translate_error(buffer, len, at, (&flow, direction), (hook, manip), sink);
+    if related && let Some(at) = icmp_message(buffer, len) {
+        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(()) };
+        return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
         decide(tracked, hook, manip, around, sink)?;
     }
-    let Some(flow) = flow_of(tracked, around.table) else { return Ok(()) };
-    if interface_changed(&flow, direction, hook, around.out_interface) {
+    if interface_changed(tracked, hook, around) {
         if let Attached::Entry(id) = tracked.attached {
             around.table.delete(id, around.now, sink);
         }
         return Err(NatDrop::InterfaceChanged);
     }
-    if manip.applies(flow.status, direction)
-        && let Some(target) = flow.tuple(direction.opposite()).invert()
+    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(()) };
+    if manip.applies(binding.status, direction)
+        && let Some(target) = binding.other.invert()
     {
         rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?;
     }
     Ok(())
 }
 
-/// The flow of a packet, wherever it is.
-fn flow_of(tracked: &Tracked, table: &Table) -> Option<Flow> {
-    match &tracked.attached {
-        Attached::Entry(id) => table.get(*id).map(|entry| entry.flow),
-        Attached::Unconfirmed(own) => Some(own.flow),
-        Attached::None | Attached::Untracked => None,
+/// Where the ICMP message of a packet starts, or the ICMPv6 one.
+fn icmp_message(buffer: &[u8], len: usize) -> Option<usize> {
+    let packet = Packet::parse(buffer, len).ok()?;
+    let transport = packet.transport.ok()?;
+    let icmp = match packet.l3num {
+        L3::V4 => proto::ICMP,
+        L3::V6 => proto::ICMPV6,
+    };
+    (transport.protonum == icmp).then_some(transport.offset)
+}
+
+/// What translating a packet takes of its flow.
+pub(super) struct Binding {
+    pub(super) status: Status,
+    /// The tuple of the direction that the packet does not travel in.
+    pub(super) other: Tuple,
+}
+
+impl Binding {
+    /// Of the flow of a packet that travels in `direction`; `None` where it has none.
+    fn of(tracked: &Tracked, direction: Direction, table: &Table) -> Option<Binding> {
+        match &tracked.attached {
+            Attached::Entry(id) => {
+                Some(Binding { status: table.status(*id)?, other: table.tuple(*id, direction.opposite())? })
+            }
+            Attached::Unconfirmed(own) => {
+                Some(Binding { status: own.flow.status, other: *own.flow.tuple(direction.opposite()) })
+            }
+            Attached::None | Attached::Untracked => None,
+        }
     }
 }
 
 /// `nf_nat_oif_changed`: a masqueraded flow must not leave by another interface (NAT-SET-09).
-fn interface_changed(flow: &Flow, direction: Direction, hook: Hook, out: Option<u16>) -> bool {
-    hook == Hook::PostRouting
-        && direction == Direction::Original
-        && flow.masquerade_interface.is_some_and(|remembered| out.is_some_and(|out| out != remembered))
+fn interface_changed(tracked: &Tracked, hook: Hook, around: &Surroundings<'_>) -> bool {
+    if hook != Hook::PostRouting || tracked.ctinfo.direction() != Some(Direction::Original) {
+        return false;
+    }
+    let remembered = match &tracked.attached {
+        Attached::Entry(id) => around.table.masquerade_interface(*id),
+        Attached::Unconfirmed(own) => own.flow.masquerade_interface,
+        Attached::None | Attached::Untracked => None,
+    };
+    remembered.is_some_and(|remembered| around.out_interface.is_some_and(|out| out != remembered))
 }
 
 /// Asks the rules about a flow whose binding on this side is open; without a matching rule the binding is null.

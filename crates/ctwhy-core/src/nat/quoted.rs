@@ -1,10 +1,10 @@
 //! ICMP errors through NAT: the error and the packet that it quotes are translated back, each on its own side
 //! (`nf_nat_icmp_reply_translation` and its IPv6 twin; catalogue D.6).
 
+use super::hooks::Binding;
 use super::manip::{Place, holds_header, put16, rewrite};
 use super::{Manip, NatDrop};
 use crate::checksum::Sum;
-use crate::conn::Flow;
 use crate::direction::Direction;
 use crate::hook::Hook;
 use crate::packet::{Packet, be16};
@@ -13,7 +13,7 @@ use crate::trace::{Part, Protected, Sink, Step, Update};
 use crate::track::{icmp, icmpv6};
 use crate::tuple::{L3, proto};
 
-/// Translates an error that travels in `direction` of `flow` at one nat hook.
+/// Translates an error that travels in `direction` of the flow of `binding` at one nat hook.
 ///
 /// # Errors
 /// [`NatDrop`] when the error must not go on.
@@ -21,11 +21,11 @@ pub(super) fn translate_error<S: Sink>(
     buffer: &mut [u8],
     len: usize,
     at: usize,
-    (flow, direction): (&Flow, Direction),
+    (binding, direction): (&Binding, Direction),
     (hook, manip): (Hook, Manip),
     sink: &mut S,
 ) -> Result<(), NatDrop> {
-    let l3num = flow.tuple(direction).l3num;
+    let l3num = binding.other.l3num;
     let quote = at + icmp::HEADER;
     holds_header(len, quote, l3num)?;
     if len <= buffer.len() && !checksum_is_right(buffer, len, at, l3num) {
@@ -36,17 +36,17 @@ pub(super) fn translate_error<S: Sink>(
         L3::V6 => icmpv6::REDIRECT,
     };
     if buffer.get(at) == Some(&redirect)
-        && (!flow.status.contains(Status::NAT_DONE_MASK) || flow.status.intersects(Status::NAT_MASK))
+        && (!binding.status.contains(Status::NAT_DONE_MASK) || binding.status.intersects(Status::NAT_MASK))
     {
         return Err(NatDrop::Redirect);
     }
-    if !manip.applies(flow.status, direction) {
+    if !manip.applies(binding.status, direction) {
         sink.step(|| Step::ErrorUntranslated { hook });
         return Ok(());
     }
     // The quoted packet went the other way: what is the source outside is the destination in the quote, and it takes
     // the tuple of the other direction as it stands.
-    let other = flow.tuple(direction.opposite());
+    let other = &binding.other;
     rewrite(buffer, &Place { ip: quote, len, part: Part::Quoted }, other, manip.opposite(), sink)?;
     recompute_checksum(buffer, len, at, l3num, sink);
     if let Some(mut target) = other.invert() {

@@ -40,7 +40,7 @@ fn is_taken(candidate: &Tuple, flow: &Flow, table: &Table, now: Time) -> bool {
     let Some(reply) = candidate.invert() else { return false };
     table
         .peek(&reply, flow.zone, Direction::Reply, now)
-        .is_some_and(|(_, entry)| entry.flow.tuple(Direction::Original) != flow.tuple(Direction::Original))
+        .is_some_and(|(id, _)| table.tuple(id, Direction::Original).as_ref() != Some(flow.tuple(Direction::Original)))
 }
 
 /// `get_unique_tuple`: `current` with the side of `manip` moved into the range, and the port changed if it must be.

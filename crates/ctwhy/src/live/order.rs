@@ -57,7 +57,7 @@ impl Session {
             return false;
         };
         let (now, zone) = (now.now, before.flow.zone);
-        let Some(after) = self.engine.find(&flow, zone, now).map(|(_, entry)| *entry) else { return false };
+        let Some(after) = self.engine.find(&flow, zone, now).map(|(_, entry)| entry) else { return false };
         if !self.engine.restore(&before, now) {
             return false;
         }

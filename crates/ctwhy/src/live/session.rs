@@ -166,7 +166,7 @@ impl Session {
         let transport = packet.transport.ok().filter(|transport| transport.protonum == proto::TCP)?;
         let l4 = packet.bytes.get(transport.offset..)?;
         let tuple = extract(packet.l3num, packet.src, packet.dst, proto::TCP, l4).ok()?;
-        self.engine.find(&tuple, Zone::default(), now).map(|(_, entry)| *entry)
+        self.engine.find(&tuple, Zone::default(), now).map(|(_, entry)| entry)
     }
 
     pub(super) fn decide(

@@ -186,7 +186,7 @@ impl<'a> PacketObject<'a> {
         let ruling = told.decided.ruling();
         let ct = ruling.and_then(|ruling| {
             let (id, flow) = flow_of(ruling, told.engine)?;
-            let remaining = |entry: &Confirmed| entry.remaining_secs(now);
+            let remaining = |entry: Confirmed| entry.remaining_secs(now);
             let timeout = ruling.entry().and_then(|id| told.engine.conntrack.table.get(id)).map(remaining);
             Some(ConntrackObject::new(id, &flow, timeout))
         });
