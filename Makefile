@@ -3,8 +3,11 @@
 # Tools that setup unpacked, and the sbin directories, for every recipe.
 ENV := . ./scripts/env.sh;
 
+PACKETS ?= 1000000
+SEEDS ?= 1..5
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint book bench wasm clean
+.PHONY: help setup demo test conform lint book bench wasm clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +22,10 @@ demo: setup ## a real traceroute through a kernel NAT, explained packet by packe
 
 test: setup ## all tests: unit, property, snapshot, lab, doc, the book's commands, the wasm build
 	@scripts/test.sh
+
+conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each suite with each seed
+	@$(ENV) cargo build --release --locked -p ctwhy
+	@$(ENV) target/release/ctwhy conform fuzz --seed $(SEEDS) --packets $(PACKETS) --output target/disagreements
 
 wasm: ## build ctwhy-core for wasm32-unknown-unknown
 	@scripts/setup.sh wasm

@@ -4,11 +4,13 @@
 //! - [`replay`] puts the same packets into the engine; [`log`] puts its reasons into the words of the kernel's log.
 //! - [`scenario`] is where cases come from: each is a few lines of code that compose its packets. [`traceroute`] makes
 //!   them from a real `traceroute` instead.
+//! - [`fuzz`] makes up packets by the million and holds the engine against a kernel on every one of them.
 //!
 //! What a kernel decided and what was decided again are compared by [`ctwhy_fixture::case::compare`].
 #![forbid(unsafe_code)]
 
 pub mod compose;
+pub mod fuzz;
 pub mod log;
 pub mod record;
 pub mod replay;

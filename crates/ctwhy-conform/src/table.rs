@@ -43,7 +43,7 @@ pub fn event_line(event: &Event) -> String {
 }
 
 /// An entry as ctnetlink would tell it.
-fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
+pub(crate) fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     let flow = &entry.flow;
     let [original, reply] = flow.tuples;
     // A direction has a zone of its own where the other one is not in it.

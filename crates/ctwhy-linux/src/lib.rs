@@ -9,12 +9,13 @@
 //! - [`ctnetlink`] reads the connection table and follows its changes.
 //! - [`nflog`] receives copies of packets from behind source NAT.
 //! - [`interfaces`] has names for interface numbers, and addresses.
-//! - [`wire`] puts raw packets on a wire and takes them off.
+//! - [`wire`] puts raw packets on a wire and takes them off; [`burst`] does so with many at once, each marked.
 //! - [`signal`] makes termination signals readable, so that a loop ends and its guards run.
 //! - [`program`] finds the tools that are called and names the package of a missing one.
 //! - [`testing`] decides whether a test may use namespaces here, and says so where not.
 #![cfg(target_os = "linux")]
 
+pub mod burst;
 pub mod ctnetlink;
 pub mod interfaces;
 pub mod lab;

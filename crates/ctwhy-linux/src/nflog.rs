@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_packet_netfilter::NetfilterProtoFamily;
-use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, config_request};
+use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, Timeout, config_request};
 
 use crate::context;
 use crate::netlink::{Lost, Message, Socket, Subscription, Subsystem};
@@ -51,18 +51,8 @@ impl Nflog {
     /// # Errors
     /// The group is in use, or CAP_NET_ADMIN is missing; the text says which.
     pub fn open(group: u16, receive_buffer: usize) -> io::Result<Nflog> {
-        let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
-        socket.set_receive_buffer(receive_buffer).map_err(context("setting the receive buffer"))?;
         let attributes = vec![ConfigCmd::Bind.into(), ConfigMode::PACKET_MAX.into(), ConfigNla::QThresh(1)];
-        let mut request = config_request(NetfilterProtoFamily::Unspec, group, attributes);
-        let sequence = socket.next_sequence();
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        request.header.sequence_number = sequence;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        socket.request(&bytes, sequence, |_| ()).map_err(|cause| explain_bind(group, &cause))?;
-        Ok(Nflog(Subscription::new(socket)))
+        bind(group, receive_buffer, attributes).map(Nflog)
     }
 
     /// The next copy; `None` when none is there.
@@ -70,10 +60,7 @@ impl Nflog {
     /// # Errors
     /// The socket's error, or a message that is not understood.
     pub fn recv(&mut self) -> io::Result<Option<LogEvent>> {
-        let next = self.0.next(|message| {
-            let is_packet = message.kind == (Subsystem::Log as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
-            if is_packet { parse(message).map(Some) } else { Ok(None) }
-        })?;
+        let next = self.0.next(|message| if message.kind == PACKET { parse(message).map(Some) } else { Ok(None) })?;
         Ok(next.map(|next| next.map_or_else(|Lost| LogEvent::Lost, LogEvent::Packet)))
     }
 }
@@ -82,6 +69,84 @@ impl AsFd for Nflog {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// A bound NFLOG group that hands over nothing but the marks of packets, many in one message. What the rules logged is
+/// there when a rule with `queue-threshold 1` has logged another packet behind it.
+pub struct Marks(Subscription);
+
+/// What [`Marks::recv`] gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkEvent {
+    /// The mark of the next packet that was logged; 0 where none was set.
+    Mark(u32),
+    /// The receive buffer was full: some are missing from here.
+    Lost,
+}
+
+impl Marks {
+    /// As [`Nflog::open`].
+    ///
+    /// # Errors
+    /// As [`Nflog::open`].
+    pub fn open(group: u16, receive_buffer: usize) -> io::Result<Marks> {
+        /// Bytes of one message to us, and packets that may wait for it to be sent.
+        const MESSAGE: u32 = 16 << 10;
+        const WAITING: u32 = 1 << 10;
+        /// Hundredths of a second after which what waits is sent in any case.
+        const PATIENCE: u32 = 100;
+        let attributes = vec![
+            ConfigCmd::Bind.into(),
+            ConfigMode::META.into(),
+            ConfigNla::NlBufSiz(MESSAGE),
+            ConfigNla::QThresh(WAITING),
+            ConfigNla::Timeout(Timeout::new(PATIENCE)),
+        ];
+        bind(group, receive_buffer, attributes).map(Marks)
+    }
+
+    /// The next mark; `None` when none is there.
+    ///
+    /// # Errors
+    /// The socket's error, or a message that is not understood.
+    pub fn recv(&mut self) -> io::Result<Option<MarkEvent>> {
+        let next = self.0.next(|message| {
+            if message.kind != PACKET {
+                return Ok(None);
+            }
+            for attribute in message.attributes() {
+                let attribute = attribute?;
+                if libc::c_int::from(attribute.kind) == libc::NFULA_MARK {
+                    return attribute.u32().map(Some);
+                }
+            }
+            Ok(Some(0))
+        })?;
+        Ok(next.map(|next| next.map_or_else(|Lost| MarkEvent::Lost, MarkEvent::Mark)))
+    }
+}
+
+impl AsFd for Marks {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// `NFULNL_MSG_PACKET` of this subsystem.
+const PACKET: u16 = (Subsystem::Log as u16) << 8 | libc::NFULNL_MSG_PACKET as u16;
+
+fn bind(group: u16, receive_buffer: usize, attributes: Vec<ConfigNla>) -> io::Result<Subscription> {
+    let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
+    socket.set_receive_buffer(receive_buffer).map_err(context("setting the receive buffer"))?;
+    let mut request = config_request(NetfilterProtoFamily::Unspec, group, attributes);
+    let sequence = socket.next_sequence();
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    request.header.sequence_number = sequence;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.request(&bytes, sequence, |_| ()).map_err(|cause| explain_bind(group, &cause))?;
+    Ok(Subscription::new(socket))
 }
 
 /// `__build_packet_message` of `nfnetlink_log.c`, read back. (The packet header of the crate that knows these messages

@@ -22,7 +22,9 @@ use ctwhy_linux::sysctl::{self, KernelConfig, MACHINE_WIDE};
 
 pub use error::RecordError;
 use observe::Observed;
+pub(crate) use observe::stay_on_this_cpu;
 use under_test::UnderTest;
+pub(crate) use under_test::box_node;
 
 /// Options of the kernel that a reader of a recording may want to know.
 const FACTS: [&str; 9] = [

@@ -72,7 +72,7 @@ pub(super) fn marked(packet: &[u8]) -> Option<u64> {
 }
 
 /// Keeps the calling thread on the CPU that it is on. What it puts on a cable is handled there, too, in order.
-pub(super) fn stay_on_this_cpu() -> Result<(), RecordError> {
+pub(crate) fn stay_on_this_cpu() -> Result<(), RecordError> {
     let pin = || {
         let mut cpus = CpuSet::new();
         cpus.set(sched_getcpu()?)?;

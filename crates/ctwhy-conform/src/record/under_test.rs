@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant};
 
-use ctwhy_fixture::case::Case;
+use ctwhy_fixture::case::{Case, Spec};
 use ctwhy_linux::ctnetlink::Events;
 use ctwhy_linux::lab::{End, Lab, Node, Topology};
 use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
@@ -212,10 +212,10 @@ fn open_queue(lab: &Lab) -> Result<NfqQueue, RecordError> {
     Ok(queue)
 }
 
-fn topology(case: &Case) -> Topology {
-    let spec = &case.spec;
+/// The node that a case describes, without its interfaces.
+pub(crate) fn box_node(name: &str, spec: &Spec) -> Node {
     let mut under_test =
-        Node::host(BOX).rules(spec.rules.as_deref().unwrap_or_default(), spec.rules6.as_deref().unwrap_or_default());
+        Node::host(name).rules(spec.rules.as_deref().unwrap_or_default(), spec.rules6.as_deref().unwrap_or_default());
     for (name, value) in SETTINGS {
         under_test = under_test.sysctl(name, value);
     }
@@ -230,6 +230,12 @@ fn topology(case: &Case) -> Topology {
         let _ = write!(text, " dev {}", route.dev);
         under_test = under_test.route(&text);
     }
+    under_test
+}
+
+fn topology(case: &Case) -> Topology {
+    let spec = &case.spec;
+    let under_test = box_node(BOX, spec);
     let far =
         Node::host(FAR).sysctl("net.ipv6.conf.all.disable_ipv6", "1").sysctl("net.ipv6.conf.default.disable_ipv6", "1");
     let end = |node: &str, interface: &str, addresses| End {

@@ -62,6 +62,18 @@ pub fn dump() -> io::Result<Vec<Entry>> {
     }
 }
 
+/// `conntrack -F`: deletes every entry of the calling thread's network namespace.
+///
+/// # Errors
+/// CAP_NET_ADMIN is missing.
+pub fn flush() -> io::Result<()> {
+    let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
+    let sequence = socket.next_sequence();
+    let mut out = Outgoing::default();
+    out.begin(Subsystem::Conntrack, CT_DELETE, (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16, sequence, 0);
+    socket.request(out.bytes(), sequence, |_| ()).map_err(needs_privilege)
+}
+
 /// What happened to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {

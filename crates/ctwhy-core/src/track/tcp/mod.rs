@@ -49,6 +49,19 @@ pub mod side_flag {
     pub const SIMULTANEOUS_OPEN: u8 = 0x80;
 }
 
+/// The numbers that bound what a side may send, for whoever wants to come near the bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The highest end of what it sent.
+    pub end: u32,
+    /// The highest end that the other side allows it.
+    pub maxend: u32,
+    /// The largest window it announced, scaled; 0 when nothing is known of it.
+    pub maxwin: u32,
+    /// The highest acknowledgment it sent.
+    pub maxack: u32,
+}
+
 /// What is known of one side (`struct ip_ct_tcp_state`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Side {
@@ -296,6 +309,13 @@ impl Tcp {
     #[must_use]
     pub const fn state(&self) -> TcpState {
         self.state
+    }
+
+    /// What bounds the side that sends in `direction`.
+    #[must_use]
+    pub const fn numbers(&self, direction: Direction) -> Numbers {
+        let Side { td_end, td_maxend, td_maxwin, td_maxack, .. } = self.sides[direction.index()];
+        Numbers { end: td_end, maxend: td_maxend, maxwin: td_maxwin, maxack: td_maxack }
     }
 
     /// The flags of the side that sends in `direction`: see [`side_flag`].

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use ctwhy_conform::record::record_in_time;
 use ctwhy_conform::replay::replay;
 use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
@@ -15,21 +15,9 @@ use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
-/// `ctwhy conform`
+/// `ctwhy conform kernel`
 #[derive(Args, Clone, Debug)]
-pub(crate) struct ConformArgs {
-    #[command(subcommand)]
-    command: ConformCommand,
-}
-
-#[derive(Subcommand, Clone, Debug)]
-enum ConformCommand {
-    /// Put cases through the running kernel, in a lab, and through the engine, and compare
-    Kernel(KernelArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-struct KernelArgs {
+pub(super) struct KernelArgs {
     /// Cases, and folders with cases anywhere below
     #[arg(default_value = "fixtures")]
     cases: Vec<PathBuf>,
@@ -59,8 +47,7 @@ struct Compared {
 ///
 /// # Errors
 /// What went wrong, in one line.
-pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
-    let ConformCommand::Kernel(args) = &args.command;
+pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
     let folders = find(&args.cases)?;
     let cases: Vec<(String, Result<Case, String>)> =
         folders.iter().map(|folder| (name(folder), Case::read(folder).map_err(|error| error.to_string()))).collect();

@@ -1,0 +1,423 @@
+//! The engine beside a kernel, packet for packet, for as many packets as one likes.
+//!
+//! A run goes in episodes. In each, one thread makes packets and puts them through the engine, which tells the generator
+//! what state they have led to; another, inside the box, puts the same packets through the kernel and compares what
+//! conntrack called each of them, every byte that came out where NAT is on, and at the end of the episode the whole
+//! table. Where they differ the packets of the episode are left out one after another until only those remain without
+//! which there is no difference.
+//!
+//! In the order of a packet's way: [`suite`](Suite) says what kind of packets; `generate/` makes them from what `chance`
+//! draws; `episode` puts them through the engine into a `window`; `device` puts the window through the kernel; `compare`
+//! says where they differ, and `shrink` finds the few that matter.
+
+mod chance;
+mod compare;
+mod device;
+mod episode;
+mod generate;
+mod shrink;
+mod suite;
+mod window;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use ctwhy_core::direction::CtInfo;
+use ctwhy_fixture::case::{Case, CasePacket, Spec};
+use ctwhy_fixture::linktype::LinkType;
+use ctwhy_linux::wire::HardwareAddress;
+
+use crate::record::RecordError;
+use crate::replay::ReplayError;
+use chance::Chance;
+pub use compare::Difference;
+use compare::{Held, Times};
+use device::{Device, Kernel, Seen};
+use episode::{Episode, PAUSE_SECS, Plan};
+use shrink::Input;
+pub use suite::Suite;
+use window::Window;
+
+/// Packets of an episode.
+const EPISODE: u64 = 24_000;
+/// How long the kernel waits in a pause: more than the two seconds after which a UDP flow is a stream.
+const PAUSE: Duration = Duration::from_millis(2_300);
+/// Windows that may wait for the kernel.
+const AHEAD: usize = 24;
+
+/// How much.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Packets in all; the run ends with the last of them.
+    pub packets: Option<u64>,
+    /// After that much time no new episode begins.
+    pub time: Option<Duration>,
+    /// After that many disagreements the run ends.
+    pub disagreements: usize,
+    /// Sysctls that only the engine is told, by their full names: to see that a difference is found.
+    pub engine_only: BTreeMap<String, String>,
+}
+
+/// What a run is doing, for whoever watches it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Packets compared so far.
+    pub packets: AtomicU64,
+    /// Disagreements found so far.
+    pub disagreements: AtomicU64,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The suite.
+    pub suite: Suite,
+    /// Its seed.
+    pub seed: u64,
+    /// Packets compared.
+    pub packets: u64,
+    /// Entries of tables compared.
+    pub entries: u64,
+    /// What the engine said, and how often: the name of the ctinfo, the code of the reason for an INVALID packet,
+    /// `unseen` for one that conntrack is not asked about.
+    pub decisions: BTreeMap<&'static str, u64>,
+    /// From the first packet to the last comparison.
+    pub elapsed: Duration,
+    /// Where kernel and engine differ, one for an episode.
+    pub disagreements: Vec<Disagreement>,
+}
+
+impl Report {
+    fn new(suite: Suite, seed: u64) -> Report {
+        let (decisions, disagreements) = (BTreeMap::new(), Vec::new());
+        Report { suite, seed, packets: 0, entries: 0, decisions, elapsed: Duration::ZERO, disagreements }
+    }
+
+    fn count(&mut self, window: &Window) {
+        self.packets += window.items.len() as u64;
+        for item in &window.items {
+            let decision = item.expected.reason.or(item.expected.ctinfo.map(CtInfo::name)).unwrap_or("unseen");
+            *self.decisions.entry(decision).or_default() += 1;
+        }
+    }
+
+    /// Packets in a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.packets as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Where kernel and engine differ.
+#[derive(Clone, Debug)]
+pub struct Disagreement {
+    /// The episode, from 0.
+    pub episode: u64,
+    /// The first difference of the episode.
+    pub first: Difference,
+    /// The fewest packets that were found, and how they differ about them; `None` when kernel and engine agreed about
+    /// the very same packets again and again.
+    pub case: Option<(Case, Difference)>,
+}
+
+/// Why a run ended early.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FuzzError {
+    /// The kernel could not be asked, or not everything that it said was heard.
+    Kernel(RecordError),
+    /// The engine does not understand its settings.
+    Engine(ReplayError),
+}
+
+impl fmt::Display for FuzzError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FuzzError::Kernel(error) => error.fmt(f),
+            FuzzError::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FuzzError {}
+
+impl From<RecordError> for FuzzError {
+    fn from(error: RecordError) -> FuzzError {
+        FuzzError::Kernel(error)
+    }
+}
+
+impl From<ReplayError> for FuzzError {
+    fn from(error: ReplayError) -> FuzzError {
+        FuzzError::Engine(error)
+    }
+}
+
+/// From the generator to the kernel.
+enum Message {
+    /// An episode begins.
+    Begin { episode: u64, plan: Plan },
+    /// Time passes.
+    Pause,
+    /// Packets, and what the engine says about them.
+    Packets(Box<Window>),
+    /// The episode is over, and this is the engine's table.
+    End(Vec<Held>),
+}
+
+/// Runs a suite.
+///
+/// This process must be able to enter a lab's nodes; see [`crate::record::record`].
+///
+/// # Errors
+/// [`FuzzError`]. What differs is no error but in the report.
+pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Result<Report, FuzzError> {
+    let spec = suite.spec();
+    let device = Device::build(&spec)?;
+    let addresses = device.addresses();
+    let (to_kernel, from_generator) = sync_channel(AHEAD);
+    let (used, fresh) = sync_channel(AHEAD * 2);
+    let done = AtomicBool::new(false);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let maker = Maker { suite, seed, spec: &spec, limits, addresses, done: &done };
+        let generator = scope.spawn(move || maker.make(&to_kernel, &fresh));
+        let compared = device.enter(suite.bytes_count(), |kernel| {
+            let mut side = KernelSide {
+                kernel,
+                spec: &spec,
+                addresses,
+                bytes_count: suite.bytes_count(),
+                most: limits.disagreements.max(1),
+                progress,
+                report: Report::new(suite, seed),
+            };
+            let result = side.compare(&from_generator, &used, &done);
+            // The generator must not wait for room that nobody makes.
+            drop(from_generator);
+            result.map(|()| side.report)
+        });
+        done.store(true, Ordering::Relaxed);
+        let made = generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let mut report = compared?;
+        made?;
+        report.elapsed = started.elapsed();
+        for Disagreement { episode, case, .. } in &mut report.disagreements {
+            if let Some((case, difference)) = case {
+                case.spec.title = format!("a disagreement of suite {suite}, seed {seed}, episode {episode}");
+                case.spec.shows = format!("With these packets {difference}.");
+            }
+        }
+        Ok(report)
+    })
+}
+
+/// The side that makes packets.
+struct Maker<'a> {
+    suite: Suite,
+    seed: u64,
+    spec: &'a Spec,
+    limits: &'a Limits,
+    addresses: [HardwareAddress; 2],
+    done: &'a AtomicBool,
+}
+
+impl Maker<'_> {
+    fn make(&self, kernel: &SyncSender<Message>, fresh: &Receiver<Box<Window>>) -> Result<(), ReplayError> {
+        let started = Instant::now();
+        let mut left = self.limits.packets.unwrap_or(u64::MAX);
+        for episode in 0.. {
+            let late = self.limits.time.is_some_and(|time| started.elapsed() >= time);
+            if left == 0 || late || self.done.load(Ordering::Relaxed) {
+                break;
+            }
+            let packets = left.min(EPISODE);
+            left -= packets;
+            if !self.episode(episode, packets, kernel, fresh)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One episode; `false` when nobody listens any more.
+    fn episode(
+        &self,
+        number: u64,
+        packets: u64,
+        kernel: &SyncSender<Message>,
+        fresh: &Receiver<Box<Window>>,
+    ) -> Result<bool, ReplayError> {
+        let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
+        let plan = Plan { sysctls: suite::sysctls(chance), engine_only: self.limits.engine_only.clone() };
+        let mut generator = self.suite.generator(chance);
+        let mut episode = Episode::begin(self.spec, &plan, self.addresses)?;
+        let windows = packets.div_ceil(Window::MOST as u64);
+        let pause = self.suite.pauses(chance).then(|| chance.below(windows as usize) as u64);
+        if kernel.send(Message::Begin { episode: number, plan }).is_err() {
+            return Ok(false);
+        }
+        for window in 0..windows {
+            if pause == Some(window) {
+                episode.pause(window as u32);
+                if kernel.send(Message::Pause).is_err() {
+                    return Ok(false);
+                }
+            }
+            let mut filled = fresh.try_recv().unwrap_or_default();
+            filled.clear(window as u32);
+            let share = (packets - window * Window::MOST as u64).min(Window::MOST as u64);
+            episode.fill(&mut filled, &mut *generator, chance, share as usize);
+            if kernel.send(Message::Packets(filled)).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(kernel.send(Message::End(episode.table())).is_ok())
+    }
+}
+
+/// The side that asks the kernel and compares.
+struct KernelSide<'a> {
+    kernel: &'a mut Kernel,
+    spec: &'a Spec,
+    addresses: [HardwareAddress; 2],
+    bytes_count: bool,
+    most: usize,
+    progress: &'a Progress,
+    report: Report,
+}
+
+impl KernelSide<'_> {
+    /// Compares episodes until there are no more or enough was found.
+    fn compare(
+        &mut self,
+        messages: &Receiver<Message>,
+        used: &SyncSender<Box<Window>>,
+        done: &AtomicBool,
+    ) -> Result<(), FuzzError> {
+        let mut seen = Seen::default();
+        let mut current = (0, Plan::default());
+        let mut windows: Vec<Box<Window>> = Vec::new();
+        let mut times = Times::default();
+        // Nothing behind a difference says anything.
+        let mut broken = false;
+        for message in messages {
+            let found = match message {
+                Message::Begin { episode, plan } => {
+                    for window in windows.drain(..) {
+                        // Where no more are needed they are thrown away.
+                        let _ = used.try_send(window);
+                    }
+                    self.kernel.begin(&plan.sysctls)?;
+                    current = (episode, plan);
+                    times = Times::default();
+                    broken = false;
+                    None
+                }
+                _ if broken => None,
+                Message::Pause => {
+                    std::thread::sleep(PAUSE);
+                    times.pauses.push(times.windows.len());
+                    None
+                }
+                Message::Packets(window) => {
+                    let started = Instant::now();
+                    self.kernel.run(&window, &mut seen)?;
+                    times.windows.push((started, Instant::now()));
+                    self.report.count(&window);
+                    self.progress.packets.fetch_add(window.items.len() as u64, Ordering::Relaxed);
+                    let found = compare::packets(&window, &seen, self.bytes_count);
+                    windows.push(window);
+                    found
+                }
+                Message::End(held) => {
+                    let started = Instant::now();
+                    let table = self.kernel.table()?;
+                    self.report.entries += table.len() as u64;
+                    let differences = compare::table(&held, &table, &times, (started, Instant::now()));
+                    differences.into_iter().next().map(|difference| (usize::MAX, difference))
+                }
+            };
+            let Some((place, first)) = found else { continue };
+            broken = true;
+            let inputs = inputs(&windows, &times.pauses, place);
+            let (episode, plan) = &current;
+            let shrunk = shrink::shrink(inputs, |inputs| self.attempt(plan, inputs))?;
+            let case = shrunk.map(|(inputs, difference)| (case(self.spec, plan, &inputs), difference));
+            self.report.disagreements.push(Disagreement { episode: *episode, first, case });
+            self.progress.disagreements.fetch_add(1, Ordering::Relaxed);
+            if self.report.disagreements.len() >= self.most {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The first difference about these packets, and the place of the packet; the last one's where it is in the table.
+    fn attempt(&mut self, plan: &Plan, inputs: &[Input]) -> Result<Option<(usize, Difference)>, FuzzError> {
+        self.kernel.begin(&plan.sysctls)?;
+        let mut episode = Episode::begin(self.spec, plan, self.addresses)?;
+        let (mut window, mut seen, mut times) = (Window::default(), Seen::default(), Times::default());
+        let mut done = 0;
+        while done < inputs.len() {
+            let rest = inputs.get(done..).unwrap_or_default();
+            if rest.first().is_some_and(|input| input.pause) {
+                std::thread::sleep(PAUSE);
+                times.pauses.push(times.windows.len());
+                episode.pause(times.windows.len() as u32);
+            }
+            let to_the_pause = rest.iter().skip(1).position(|input| input.pause).map_or(rest.len(), |at| at + 1);
+            let part = rest.get(..to_the_pause.min(Window::MOST)).unwrap_or(rest);
+            window.clear(times.windows.len() as u32);
+            part.iter().for_each(|input| episode.decide(&mut window, &input.arrival));
+            episode.close();
+            let started = Instant::now();
+            self.kernel.run(&window, &mut seen)?;
+            times.windows.push((started, Instant::now()));
+            if let Some((place, difference)) = compare::packets(&window, &seen, self.bytes_count) {
+                return Ok(Some((done + place, difference)));
+            }
+            done += part.len();
+        }
+        let started = Instant::now();
+        let table = self.kernel.table()?;
+        let differences = compare::table(&episode.table(), &table, &times, (started, Instant::now()));
+        Ok(differences.into_iter().next().map(|difference| (inputs.len().saturating_sub(1), difference)))
+    }
+}
+
+/// The packets of an episode up to the place in its last window.
+fn inputs(windows: &[Box<Window>], pauses: &[usize], place: usize) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for (number, window) in windows.iter().enumerate() {
+        let last = number + 1 == windows.len();
+        let items = window.items.iter().take(if last { place.saturating_add(1) } else { usize::MAX });
+        inputs.extend(items.enumerate().map(|(at, item)| {
+            let arrival = window::Arrival { port: item.port, bytes: window.packet(item).to_vec() };
+            Input { arrival, pause: at == 0 && pauses.contains(&number) }
+        }));
+    }
+    inputs
+}
+
+/// 2026-01-01T00:00:00Z, and a millisecond.
+const CASE_START: u64 = 1_767_225_600_000_000_000;
+const MS: u64 = 1_000_000;
+
+/// The packets as a case.
+fn case(spec: &Spec, plan: &Plan, inputs: &[Input]) -> Case {
+    let mut spec = spec.clone();
+    spec.sysctls.extend(plan.sysctls.clone());
+    let mut time_ns = CASE_START;
+    let packets = inputs.iter().map(|Input { arrival, pause }| {
+        time_ns += MS + if *pause { PAUSE_SECS * 1_000 * MS } else { 0 };
+        let (iface, bytes) = (arrival.port.name().to_owned(), arrival.bytes.clone());
+        CasePacket { time_ns, iface, linktype: LinkType::RAW, bytes }
+    });
+    let packets = packets.collect();
+    Case { spec, packets, ..Case::default() }
+}
