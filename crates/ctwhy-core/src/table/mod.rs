@@ -18,6 +18,7 @@ use crate::trace::Sink;
 use crate::tuple::Tuple;
 use crate::zone::Zone;
 
+use slab::Blocks;
 use stored::{Aside, Stored};
 pub(crate) use stored::{EntryMut, ProtocolMut};
 
@@ -53,7 +54,7 @@ impl Handle {
 #[derive(Clone, Debug)]
 pub struct Table {
     handles: HashTable<Handle>,
-    slots: Vec<Stored>,
+    slots: Blocks<Stored>,
     aside: Aside,
     free: Vec<u32>,
     hasher: FixedState,
@@ -83,7 +84,7 @@ impl Table {
     pub const fn new() -> Table {
         Table {
             handles: HashTable::new(),
-            slots: Vec::new(),
+            slots: Blocks::new(),
             aside: Aside::new(),
             free: Vec::new(),
             // The kernel's hash is keyed against attackers who choose tuples. What an entry is found under is not
@@ -267,8 +268,8 @@ impl Table {
                 EntryId { slot, generation: place.generation }
             }
             None => {
-                self.slots.push(self.aside.store(&entry, 0));
-                EntryId { slot: (self.slots.len() - 1) as u32, generation: 0 }
+                let slot = self.slots.push(self.aside.store(&entry, 0)) as u32;
+                EntryId { slot, generation: 0 }
             }
         };
         for direction in Direction::BOTH {
