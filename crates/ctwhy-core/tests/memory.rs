@@ -44,7 +44,7 @@ fn bytes_a_flow(count: u32, begin: impl Fn(u32) -> Vec<u8>) -> f64 {
         assert!(engine.receive(&mut packet, len, None, Time(0), &mut ()).entry().is_some(), "flow {number}");
     }
     assert_eq!(engine.conntrack.table.len(), count as usize);
-    (HELD.with(Cell::get) - before) as f64 / f64::from(count)
+    HELD.with(Cell::get).wrapping_sub(before) as f64 / f64::from(count)
 }
 
 /// The index is fullest and emptiest on the two sides of the number of flows at which it grows.
