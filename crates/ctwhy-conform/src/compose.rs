@@ -1,9 +1,13 @@
 //! Packets by hand, whole and broken: headers are parts that can be changed before they are put together.
 
+mod transport;
+
 use std::net::IpAddr;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::tuple::{Addr, L3};
+
+pub use transport::{Chunk, Pseudo, chunk_type, gre, pptp, sctp, sealed_sctp, udplite};
 
 /// IP protocol numbers.
 #[allow(missing_docs)] // The names say it.
@@ -14,10 +18,13 @@ pub mod proto {
     pub const UDP: u8 = 17;
     pub const ROUTING: u8 = 43;
     pub const FRAGMENT: u8 = 44;
+    pub const GRE: u8 = 47;
     pub const AUTH: u8 = 51;
     pub const ICMPV6: u8 = 58;
     pub const NONE: u8 = 59;
     pub const DESTINATION: u8 = 60;
+    pub const SCTP: u8 = 132;
+    pub const UDPLITE: u8 = 136;
 }
 
 /// What stands behind an IP header: its protocol number and its bytes.

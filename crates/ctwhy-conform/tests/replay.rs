@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ctwhy_conform::replay::replay;
 use ctwhy_conform::scenario;
-use ctwhy_fixture::case::{Case, Tolerance, compare};
+use ctwhy_fixture::case::{Case, DecisionId, Tolerance, compare};
+use ctwhy_fixture::coverage::Coverage;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
@@ -40,15 +41,34 @@ fn the_engine_decides_as_the_kernels_did() {
     folders.retain(|path| path.is_dir());
     folders.sort();
     assert!(!folders.is_empty(), "no cases under {}", fixtures().display());
+    let coverage = Coverage::read(&fixtures()).unwrap().unwrap();
     for folder in &folders {
         let name = folder.file_name().unwrap().to_string_lossy();
-        let lines = differences(folder).unwrap_or_else(|error| vec![error]);
+        let mut lines = differences(folder).unwrap_or_else(|error| vec![error]);
+        match coverage.stale(&name) {
+            Some(stale) if lines.is_empty() => lines.push(stale.to_string()),
+            Some(_) => lines.clear(),
+            None => {}
+        }
         println!("{} {name}", if lines.is_empty() { "agrees" } else { "DIFFERS" });
         if !lines.is_empty() {
             failed.push(format!("{name}:\n    {}", lines.join("\n    ")));
         }
     }
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), folders.len(), failed.join("\n"));
+}
+
+#[test]
+fn every_decision_is_shown_or_known_to_be_missing() {
+    let folders = Case::find(&fixtures()).unwrap();
+    let name = |folder: &Path| folder.file_name().unwrap().to_string_lossy().into_owned();
+    let cases: Vec<_> = folders.iter().map(|folder| (name(folder), Case::read(folder).unwrap().spec.ids)).collect();
+    let cases: Vec<(&str, &[DecisionId])> = cases.iter().map(|(name, ids)| (name.as_str(), &ids[..])).collect();
+    let coverage = Coverage::read(&fixtures()).unwrap().unwrap();
+    let (totals, findings) = coverage.check(&cases, Some(&fixtures().join("..")));
+    let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    println!("{totals:?}");
 }
 
 #[test]

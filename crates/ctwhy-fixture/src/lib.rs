@@ -2,11 +2,13 @@
 //!
 //! In the order in which a packet's data passes through: [`capture`] reads pcap and pcapng as a stream, [`link`] finds
 //! the IP packet behind the link layer, [`write`](mod@write) puts packets with comments into a pcapng that Wireshark
-//! opens, and [`case`] ties packets, configuration and what a kernel decided about them into a folder.
+//! opens, [`case`] ties packets, configuration and what a kernel decided about them into a folder, and [`coverage`] tells which
+//! decisions a folder of cases shows.
 #![forbid(unsafe_code)]
 
 pub mod capture;
 pub mod case;
+pub mod coverage;
 pub mod link;
 pub mod linktype;
 pub mod write;

@@ -30,7 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         shows: "The quote belongs to a flow, but the error is addressed to another of the box's addresses, or the wrong way \
                 along the flow. Who sends an error must have it delivered to the sender of what it quotes; everything else \
                 is INVALID. The same error to the right address is RELATED.",
-        ids: &["ICMP-REL-03", "ICMP-REL-04"],
+        ids: &["ICMP-REL-03", "ICMP-REL-04", "ICMP6-E-04"],
         compose: wrong_destination,
     },
     Scenario {
@@ -56,7 +56,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         families: &Family::BOTH,
         title: "The flow has expired when the error comes",
         shows: "With a UDP timeout of one second the error comes too late: an entry whose time is over is not found.",
-        ids: &["ICMP-REL-08", "GC-01"],
+        ids: &["ICMP-REL-08", "GC-01", "TUPLE-08"],
         compose: about_expired,
     },
     Scenario {

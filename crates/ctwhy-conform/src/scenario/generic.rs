@@ -1,6 +1,6 @@
 //! Protocols that conntrack has no tracker for.
 
-use super::{Family, Scenario};
+use super::{Family, Scenario, second_client};
 use crate::compose::{Body, Ip};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -30,11 +30,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         compose: |b| {
             b.masquerade().sends(|_| Body::new(99, *b"first"));
             b.answers(|_| Body::new(99, *b"answer"));
-            let second: std::net::IpAddr = match b.family {
-                Family::V4 => [192, 168, 1, 3].into(),
-                Family::V6 => [0xfd00, 1, 0, 0, 0, 0, 0, 3].into(),
-            };
-            let ip = Ip::between(second, b.server);
+            let ip = Ip::between(second_client(b.family), b.server);
             b.lan(ip.packet(Body::new(99, *b"second")));
         },
     },

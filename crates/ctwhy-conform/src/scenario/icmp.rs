@@ -64,7 +64,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         title: "Which ICMP types begin a flow",
         shows: "Echo, timestamp, information and address mask requests (8, 13, 15, 17) are NEW, with any code. Replies that \
                 nobody asked for and all other types are INVALID.",
-        ids: &["ICMP-Q-01", "ICMP-Q-02", "ICMP-Q-03"],
+        ids: &["ICMP-Q-01", "ICMP-Q-02", "ICMP-Q-03", "ICMP-Q-07"],
         compose: |b| {
             for icmp_type in 0..=18 {
                 b.sends(|ip| compose::icmp(ip, icmp_type, 0, [0, icmp_type, 0, 1], b"asks"));

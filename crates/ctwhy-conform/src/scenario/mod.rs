@@ -7,13 +7,19 @@ mod clash;
 mod errors;
 mod events;
 mod generic;
+mod gre_udplite;
 mod icmp;
 mod icmpv6;
 mod ip;
 mod local;
 mod nat;
+mod nat_decision;
 mod quotes;
+mod sctp;
+mod table;
 mod tcp;
+mod tcp_rules;
+mod tcp_window;
 mod udp;
 
 use std::net::IpAddr;
@@ -68,12 +74,18 @@ pub fn all() -> Vec<(String, Case)> {
         icmp::SCENARIOS,
         icmpv6::SCENARIOS,
         nat::SCENARIOS,
+        nat_decision::SCENARIOS,
         local::SCENARIOS,
         udp::SCENARIOS,
         tcp::SCENARIOS,
+        tcp_rules::SCENARIOS,
+        tcp_window::SCENARIOS,
+        sctp::SCENARIOS,
+        gre_udplite::SCENARIOS,
         generic::SCENARIOS,
         clash::SCENARIOS,
         events::SCENARIOS,
+        table::SCENARIOS,
     ]
     .concat();
     let each = |scenario: Scenario| {
@@ -243,6 +255,14 @@ impl Builder {
         compose::icmp(ip, icmp_type, code, kind.word(self.family), quote)
     }
 
+    /// An address as rules have it in front of a port.
+    fn bracketed(address: IpAddr) -> String {
+        match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        }
+    }
+
     /// Length of the IP header without options.
     fn header(&self) -> usize {
         match self.family {
@@ -282,6 +302,14 @@ impl Kind {
             (_, Kind::TooBig(mtu)) => u32::from(mtu).to_be_bytes(),
             _ => [0; 4],
         }
+    }
+}
+
+/// Another client beside the first.
+fn second_client(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => [192, 168, 1, 3].into(),
+        Family::V6 => [0xfd00, 1, 0, 0, 0, 0, 0, 3].into(),
     }
 }
 

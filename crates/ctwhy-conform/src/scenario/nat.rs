@@ -13,7 +13,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         shows: "The server speaks to a virtual address that stands for the client. When the client complains, or a router \
                 before it, the error leaves as if the virtual address had sent it, and quotes the packet as the server \
                 sent it. An error about the client's answer is translated when it arrives.",
-        ids: &["NAT-ICMP-03", "NAT-ICMP-04"],
+        ids: &["NAT-ICMP-03", "NAT-ICMP-04", "NAT-MAN-09"],
         compose: dnat,
     },
     Scenario {
@@ -131,7 +131,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         title: "Errors where NAT has a table but nothing to do",
         shows: "The flow has bindings that change nothing. The error goes on as it came; one that quotes too little for a \
                 translation, too, because none is needed.",
-        ids: &["NAT-SET-02", "NEW-06"],
+        ids: &["NAT-SET-02", "NEW-06", "CORE-HOOK-02"],
         compose: |b| {
             b.nat(&["-A POSTROUTING -o elsewhere -j MASQUERADE"]);
             let left = b.probe();
@@ -145,7 +145,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         title: "What is INVALID is not translated",
         shows: "A reply with an acknowledgement out of window is INVALID: it is not translated back and ends at the box, \
                 whose own TCP resets the server. A segment of the client that is INVALID leaves with its private address.",
-        ids: &["NAT-SET-06", "NAT-TCP-01"],
+        ids: &["NAT-SET-06", "NAT-TCP-01", "CORE-STATE-01"],
         compose: |b| {
             let segment =
                 |sport, dport, seq, ack, flags| Tcp { sport, dport, seq, ack, flags, window: 1_000, ..Tcp::default() };
@@ -161,10 +161,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 fn to_port(b: &mut Builder) {
     let v = virtual_ip(b);
-    let public = match v {
-        IpAddr::V4(v) => v.to_string(),
-        IpAddr::V6(v) => format!("[{v}]"),
-    };
+    let public = Builder::bracketed(v);
     b.nat(&[
         &format!("-A POSTROUTING -o wan -p udp -j SNAT --to-source {public}:5000"),
         &format!("-A POSTROUTING -o wan -p tcp -j SNAT --to-source {public}:5001"),
@@ -193,10 +190,7 @@ pub(super) fn virtual_ip(b: &Builder) -> IpAddr {
 
 /// `--to-destination` of the client's port 53.
 fn dnat_rule(b: &Builder) -> String {
-    let client = match b.client {
-        IpAddr::V4(client) => client.to_string(),
-        IpAddr::V6(client) => format!("[{client}]"),
-    };
+    let client = Builder::bracketed(b.client);
     let v = virtual_ip(b);
     format!("-A PREROUTING -d {v} -i wan -p udp -m udp --dport 8053 -j DNAT --to-destination {client}:53")
 }
@@ -246,7 +240,7 @@ fn dnat_and_masquerade(b: &mut Builder) {
     b.wan(lost);
 }
 
-fn redirect(b: &mut Builder) {
+pub(super) fn redirect(b: &mut Builder) {
     let left = b.probe();
     let ip = Ip::between(b.r1, b.seen_as());
     b.wan(ip.packet(compose::icmp(&ip, 5, 1, [203, 0, 113, 9], &left)));

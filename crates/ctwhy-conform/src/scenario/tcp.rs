@@ -3,11 +3,11 @@
 use super::{Builder, Family, Scenario};
 use crate::compose::{Ip, Tcp, flag};
 
-const SYN: u8 = flag::SYN;
-const SYNACK: u8 = flag::SYN | flag::ACK;
-const ACK: u8 = flag::ACK;
-const FIN: u8 = flag::FIN | flag::ACK;
-const RST: u8 = flag::RST;
+pub(super) const SYN: u8 = flag::SYN;
+pub(super) const SYNACK: u8 = flag::SYN | flag::ACK;
+pub(super) const ACK: u8 = flag::ACK;
+pub(super) const FIN: u8 = flag::FIN | flag::ACK;
+pub(super) const RST: u8 = flag::RST;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -172,7 +172,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn segment(sport: u16, dport: u16, seq: u32, ack: u32, flags: u8, payload: usize) -> Tcp {
+pub(super) fn segment(sport: u16, dport: u16, seq: u32, ack: u32, flags: u8, payload: usize) -> Tcp {
     Tcp { sport, dport, seq, ack, flags, window: 29_200, options: Vec::new(), payload: vec![b'.'; payload] }
 }
 

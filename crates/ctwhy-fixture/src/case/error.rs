@@ -93,11 +93,11 @@ pub enum Problem {
 }
 
 impl CaseError {
-    pub(super) fn new(file: &Path, problem: Problem) -> Self {
+    pub(crate) fn new(file: &Path, problem: Problem) -> Self {
         CaseError { inner: Box::new(Inner { file: file.to_owned(), line: None, problem }) }
     }
 
-    pub(super) fn at_line(file: &Path, line: usize, problem: Problem) -> Self {
+    pub(crate) fn at_line(file: &Path, line: usize, problem: Problem) -> Self {
         CaseError { inner: Box::new(Inner { file: file.to_owned(), line: Some(line), problem }) }
     }
 

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::error::{CaseError, Problem};
 use super::prefix::Prefix;
+use crate::coverage::line_of;
 
 /// What `case.toml` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -154,7 +155,7 @@ impl Spec {
     /// When it is no TOML, a field is unknown, missing or wrong, a route leads out of an interface that is not there, or a
     /// packet is held twice or until one before it.
     pub fn parse(text: &str, file: &Path) -> Result<Spec, CaseError> {
-        let line = |at: usize| 1 + text.bytes().take(at).filter(|&c| c == b'\n').count();
+        let line = |at: usize| line_of(text, at);
         let raw: RawSpec = toml::from_str(text).map_err(|e| {
             let problem = Problem::Syntax(e.message().to_owned());
             match e.span() {
