@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ctwhy_core::reason::Reason;
+use ctwhy_core::trace::Step;
 use ctwhy_core::track::sctp::SctpReason;
-use ctwhy_core::track::tcp::TcpReason;
+use ctwhy_core::track::tcp::{TcpReason, TcpStep};
 use ctwhy_core::tuple::{L3, proto};
 
 /// The kernel's line about a packet of the family; `None` where it says nothing.
@@ -50,6 +51,24 @@ pub fn kernel_line(reason: &Reason, l3num: L3) -> Option<String> {
         | Reason::QuotedUnknownFlow { .. } => return None,
     };
     Some(format!("nf_ct_proto_{protonum}: {text}"))
+}
+
+/// What the kernel adds where the INVALID ends of both sides lower the timeout (TCP-WIN-LOWER); `hz` are its ticks a second.
+#[must_use]
+pub fn lowered_line(steps: &[Step], hz: i64) -> Option<String> {
+    let direction = steps.iter().find_map(|step| match step {
+        Step::Hit { direction, .. } => Some(direction.index()),
+        _ => None,
+    })?;
+    steps.iter().find_map(|step| match step {
+        Step::Tcp(TcpStep::TimeoutLowered { index, previous, to, .. }) => {
+            let (number, index, previous) = (proto::TCP, *index as u8, *previous as u8);
+            let ticks = i64::from(*to) * hz;
+            let packet = format!("packet (index {index}, dir {direction}) response for index {previous}");
+            Some(format!("nf_ct_proto_{number}: {packet} lower timeout to {ticks}"))
+        }
+        _ => None,
+    })
 }
 
 fn tcp_text(reason: &TcpReason) -> Option<String> {

@@ -15,9 +15,11 @@ use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
 use ctwhy_core::sysctl::SysctlError;
 use ctwhy_core::time::Time;
-use ctwhy_core::trace::Sink;
-use ctwhy_core::tuple::{Addr, L3};
-use ctwhy_fixture::case::{Bytes, Case, Emitted, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec};
+use ctwhy_core::trace::{Sink, Trace};
+use ctwhy_core::tuple::{Addr, L3, proto};
+use ctwhy_fixture::case::{
+    Bytes, Case, Emitted, Fact, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec,
+};
 use ctwhy_fixture::link::{Stripped, strip};
 
 use crate::{log, table};
@@ -98,6 +100,10 @@ pub fn replay_watched(
     let mut held: BTreeMap<u64, OnItsWay<'_>> = BTreeMap::new();
     let mut events: Vec<Event> = Vec::new();
     let mut now = Time(0);
+    let hz = match recording.config.get("CONFIG_HZ") {
+        Some(Fact::Number(hz)) => *hz,
+        _ => 0,
+    };
     for ((packet, recorded), number) in case.packets.iter().zip(&recording.outcome.packets).zip(1..) {
         let Ok(Stripped::Ip(link)) = strip(packet.linktype, &packet.bytes) else {
             return Err(ReplayError::NoPacket { packet: number });
@@ -108,7 +114,7 @@ pub fn replay_watched(
         let in_interface = interface_index(&engine, &packet.iface);
         let length = bytes.len();
         let mut conclude = |engine: &mut Engine, on_way: OnItsWay<'_>, events: &mut Vec<Event>| {
-            let OnItsWay { number, recorded, before, mut bytes, at } = on_way;
+            let OnItsWay { number, recorded, before, mut bytes, at, lowered } = on_way;
             let ruling = match at {
                 Entered::Ended(ruling) => ruling,
                 Entered::OnItsWay(passage) => engine.proceed(&mut bytes, passage, now, events),
@@ -117,10 +123,15 @@ pub fn replay_watched(
             let generated = recorded.generated.iter().flatten();
             let generated = generated.map(|made| generate(engine, made, &ruling, now, events)).collect();
             let family = if before.first().is_some_and(|byte| byte >> 4 == 6) { L3::V6 } else { L3::V4 };
-            outcomes.insert(number, packet_outcome(engine, number, &ruling, &bytes, family, generated));
+            let mut outcome = packet_outcome(engine, number, &ruling, &bytes, family, generated);
+            outcome.log.iter_mut().for_each(|log| log.extend(lowered.clone()));
+            outcomes.insert(number, outcome);
         };
-        let at = engine.enter(&mut bytes, length, in_interface, now, &mut events);
-        let on_way = OnItsWay { number, recorded, before, bytes, at };
+        let mut trace = Trace::default();
+        let at = engine.enter(&mut bytes, length, in_interface, now, &mut trace);
+        events.append(&mut trace.events);
+        let lowered = log::lowered_line(&trace.steps, hz);
+        let on_way = OnItsWay { number, recorded, before, bytes, at, lowered };
         if case.spec.held_until(number).is_some() && on_way.is_forwarded() {
             held.insert(number, on_way);
         } else {
@@ -146,6 +157,8 @@ struct OnItsWay<'a> {
     before: &'a [u8],
     bytes: Vec<u8>,
     at: Entered,
+    /// What the kernel logs beside the reason.
+    lowered: Option<String>,
 }
 
 impl OnItsWay<'_> {
@@ -252,7 +265,8 @@ fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
 /// Sends what the box made in answer to a packet, and gives what became of it.
 ///
 /// What the forwarding path complains about still carries its entry, and the answer gets it. What was delivered lost its
-/// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06).
+/// entry on the way to the socket, so that the answer is looked up (ICMP-LOC-01, ICMP-LOC-04, ICMP-LOC-06). An IPv6
+/// redirect, which neighbour discovery sends, never carries one.
 pub fn generate<S: Sink>(
     engine: &mut Engine,
     recorded: &Generated,
@@ -260,12 +274,20 @@ pub fn generate<S: Sink>(
     now: Time,
     sink: &mut S,
 ) -> Generated {
-    let trigger = if cause.egress == Egress::Local { None } else { cause.tracked() };
     let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
+    let alone = cause.egress == Egress::Local || is_ipv6_redirect(&bytes);
+    let trigger = if alone { None } else { cause.tracked() };
     let ruling = engine.send(&mut bytes, trigger.as_ref(), now, sink);
     let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)
         .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
     Generated { iface, ctinfo: ctinfo(&ruling), made: recorded.made.clone(), bytes }
+}
+
+fn is_ipv6_redirect(bytes: &[u8]) -> bool {
+    const TYPE_AT: usize = 40;
+    const REDIRECT: u8 = 137;
+    let (version, next_header) = (bytes.first().map(|byte| byte >> 4), bytes.get(6));
+    version == Some(6) && next_header == Some(&proto::ICMPV6) && bytes.get(TYPE_AT) == Some(&REDIRECT)
 }
 
 /// A packet with zeros where it is free, and with a header checksum that fits them.

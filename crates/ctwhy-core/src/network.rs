@@ -131,6 +131,21 @@ impl Network {
         let same_network = near.and_then(|near| of_family().find(|own| own.network.contains(near)));
         same_network.or_else(|| of_family().next()).map(|own| own.network.address)
     }
+
+    /// `inet_select_addr`, `ipv6_dev_get_saddr`: the address that packets get which leave by an interface: one of its own,
+    /// else one of another interface (NAT-SET-08). Of several others IPv6 takes the one most like `to`.
+    #[must_use]
+    pub fn source_address(&self, out: u16, l3num: L3, to: Addr) -> Option<Addr> {
+        self.address_on(out, l3num, Some(to)).or_else(|| {
+            let addresses = self.interfaces.iter().flat_map(|interface| &interface.addresses);
+            let others = addresses.filter(|own| own.l3num == l3num).map(|own| own.network.address);
+            let alike = |address: &Addr| u128::from_be_bytes(address.0) ^ u128::from_be_bytes(to.0);
+            others.reduce(|best, address| match l3num {
+                L3::V6 if alike(&address).leading_zeros() > alike(&best).leading_zeros() => address,
+                _ => best,
+            })
+        })
+    }
 }
 
 /// 224.0.0.0/4 and the limited broadcast address, ff00::/8.

@@ -83,6 +83,60 @@ fn a_case_checks_and_a_changed_one_differs() {
 }
 
 #[test]
+fn all_that_is_known_to_be_missing_is_listed_and_no_more() {
+    let fixtures = fixture().parent().unwrap().to_str().unwrap().to_owned();
+    let (code, out, complaint) = ctwhy(&["fixture", "check", &fixtures]);
+    assert_eq!(code, 0, "{out}{complaint}");
+    assert!(out.contains(" shown by cases, ") && out.contains(" known gaps\n"), "{out}");
+}
+
+#[test]
+fn a_list_of_gaps_that_is_not_true_fails_the_run() {
+    let scratch = Scratch::new("gaps");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    let wrong = scratch.copy("wrong", "RELATED_REPLY", "ESTABLISHED");
+    let root = scratch.0.to_str().unwrap();
+    let write = |catalogue: &str, gaps: &str| {
+        fs::write(scratch.0.join("catalogue.toml"), format!("[observable]\n{catalogue}")).unwrap();
+        fs::write(scratch.0.join("gaps.toml"), gaps).unwrap();
+    };
+    let shown = "ICMP-REL-03 = 'a'\nICMP-REL-04 = 'b'\nICMP6-E-04 = 'c'\n";
+    let known = "[differs]\nwrong = 'it was changed'\n";
+    let ids = "ids = [\"ICMP-REL-03\", \"ICMP-REL-04\"]";
+    for case in [&good, &wrong] {
+        let file = Path::new(case).join("case.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(ids));
+        fs::write(file, text.replace(ids, "ids = [\"ICMP-REL-03\", \"ICMP-REL-04\", \"ICMP6-E-04\"]")).unwrap();
+    }
+
+    write(shown, known);
+    let (code, out, _) = ctwhy(&["fixture", "check", root]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("known wrong: differs, because it was changed\n"), "{out}");
+    assert!(out.contains("3 decisions: 3 shown by cases, 0 by tests, 0 known gaps\n"), "{out}");
+    assert!(out.ends_with("2 cases: 1 ok, 0 differ, 0 unreadable, 1 known to differ\n"), "{out}");
+    // What is known stands beside a case also when only the case is asked for.
+    assert_eq!(ctwhy(&["fixture", "check", &wrong]).0, 0);
+
+    write(&format!("{shown}NEW-01 = 'fresh'\n"), &format!("{known}good = 'it is not'\n[gaps]\nICMP-REL-03 = 'x'\n"));
+    let (code, out, _) = ctwhy(&["fixture", "check", root]);
+    assert_eq!(code, 1, "{out}");
+    for finding in [
+        "/gaps.toml:3: stale gap: case good agrees; delete the line\n",
+        "/gaps.toml:5: stale: case good shows ICMP-REL-03; delete the line\n",
+        "/catalogue.toml: nothing shows NEW-01 (fresh); add it to the `ids`",
+    ] {
+        assert!(out.contains(finding), "{finding}\nis not in\n{out}");
+    }
+
+    write(shown, "[gaps]\nNEW-02 = ''\n");
+    let (code, _, complaint) = ctwhy(&["fixture", "check", root]);
+    assert_eq!(code, 2);
+    assert!(complaint.contains("gaps.toml:2: a gap needs a reason"), "{complaint}");
+}
+
+#[test]
 fn a_case_is_shown_without_its_control_characters() {
     let scratch = Scratch::new("show");
     let folder = scratch.copy("evil", "outer daddr", "\\u001b[2J");

@@ -3,6 +3,7 @@
 //! Every scenario is a function of the family, so that most cases exist for IPv4 and for IPv6. The network is that of
 //! the standard lab, seen from the NAT box: a client behind `lan`, two routers and a server behind `wan`.
 
+mod bugs;
 mod clash;
 mod errors;
 mod events;
@@ -21,6 +22,7 @@ mod tcp;
 mod tcp_rules;
 mod tcp_window;
 mod udp;
+mod wild;
 
 use std::net::IpAddr;
 
@@ -86,12 +88,14 @@ pub fn all() -> Vec<(String, Case)> {
         clash::SCENARIOS,
         events::SCENARIOS,
         table::SCENARIOS,
+        wild::SCENARIOS,
     ]
     .concat();
     let each = |scenario: Scenario| {
         let Scenario { name, families, title, shows, ids, compose } = scenario;
         families.iter().map(move |&family| {
-            let mut builder = Builder::new(family, title, shows, ids);
+            let shows = format!("{shows}{}", bugs::about(name));
+            let mut builder = Builder::new(family, title, &shows, ids);
             compose(&mut builder);
             let name = if families.len() == 1 { name.to_owned() } else { format!("{name}-{}", family.name()) };
             (name, builder.case)

@@ -314,8 +314,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "tcp-flags",
         families: &Family::BOTH,
         title: "Every combination of flags",
-        shows: "Of the 64 combinations of FIN, SYN, RST, PSH, ACK and URG in an open connection the valid ones are SYN, SYN/ACK, \
-                RST, FIN/ACK and ACK, some of them with URG, all of them with PSH.",
+        shows: "All 64 combinations of FIN, SYN, RST, PSH, ACK and URG as first packets. SYN and ACK begin a connection, with \
+                PSH and URG where they may have it; SYN/ACK, FIN/ACK and RST begin none; the others nobody sends.",
         ids: &["TCP-NEW-04", "CORE-STATE-01"],
         compose: |b| {
             for flags in 0..64 {

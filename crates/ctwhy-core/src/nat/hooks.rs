@@ -14,7 +14,7 @@ use crate::status::Status;
 use crate::table::Table;
 use crate::time::Time;
 use crate::trace::{Part, Sink, Step};
-use crate::tuple::{L3, Tuple, proto};
+use crate::tuple::{Addr, L3, Tuple, proto};
 
 /// What NAT needs besides the packet.
 pub(crate) struct Surroundings<'a> {
@@ -159,24 +159,23 @@ fn matching_range<S: Sink>(
     let Some(rule) = rule else {
         return if chain.drops { Err(NatDrop::Rule { line: None }) } else { Ok(None) };
     };
-    let address_of = |interface: Option<u16>, near| {
-        let address = interface.and_then(|i| around.network.address_on(i, current.l3num, near));
-        address.ok_or(NatDrop::NoAddress).map(|address| (address, address))
-    };
+    let (network, l3num) = (around.network, current.l3num);
+    let one = |address: Option<Addr>| address.ok_or(NatDrop::NoAddress).map(|address| (address, address));
     match rule.target {
         Target::Accept => Ok(None),
         Target::Drop => Err(NatDrop::Rule { line: Some(rule.line) }),
         Target::Snat(range) | Target::Dnat(range) => Ok(Some((range, false))),
         Target::Masquerade(range) => {
-            let addresses = Some(address_of(around.out_interface, Some(current.dst))?);
+            let out = around.out_interface;
+            let addresses = Some(one(out.and_then(|out| network.source_address(out, l3num, current.dst)))?);
             Ok(Some((Range { addresses, ..range }, true)))
         }
         Target::Redirect(range) => {
             let addresses = match hook {
-                Hook::LocalOut => Some((Network::loopback(current.l3num), Network::loopback(current.l3num))),
-                _ => Some(address_of(around.in_interface, None)?),
+                Hook::LocalOut => one(Some(Network::loopback(l3num))),
+                _ => one(around.in_interface.and_then(|i| network.address_on(i, l3num, None))),
             };
-            Ok(Some((Range { addresses, ..range }, false)))
+            Ok(Some((Range { addresses: Some(addresses?), ..range }, false)))
         }
     }
 }
