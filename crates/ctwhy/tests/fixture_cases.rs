@@ -93,7 +93,7 @@ fn all_that_is_known_to_be_missing_is_listed_and_no_more() {
 #[test]
 fn a_list_of_gaps_that_is_not_true_fails_the_run() {
     let scratch = Scratch::new("gaps");
-    let good = scratch.copy("good", "INVALID", "INVALID");
+    scratch.copy("good", "INVALID", "INVALID");
     let wrong = scratch.copy("wrong", "RELATED_REPLY", "ESTABLISHED");
     let root = scratch.0.to_str().unwrap();
     let write = |catalogue: &str, gaps: &str| {
