@@ -119,11 +119,12 @@ pub fn replay_watched(
                 Entered::Ended(ruling) => ruling,
                 Entered::OnItsWay(passage) => engine.proceed(&mut bytes, passage, now, events),
             };
-            watch(&Replayed { number, before, after: &bytes, ruling: &ruling, engine });
+            let after = engine.departed(&ruling, &bytes).to_vec();
+            watch(&Replayed { number, before, after: &after, ruling: &ruling, engine });
             let generated = recorded.generated.iter().flatten();
             let generated = generated.map(|made| generate(engine, made, &ruling, now, events)).collect();
             let family = if before.first().is_some_and(|byte| byte >> 4 == 6) { L3::V6 } else { L3::V4 };
-            let mut outcome = packet_outcome(engine, number, &ruling, &bytes, family, generated);
+            let mut outcome = packet_outcome(engine, number, &ruling, &after, family, generated);
             outcome.log.iter_mut().for_each(|log| log.extend(lowered.clone()));
             outcomes.insert(number, outcome);
         };
@@ -278,7 +279,7 @@ pub fn generate<S: Sink>(
     let alone = cause.egress == Egress::Local || is_ipv6_redirect(&bytes);
     let trigger = if alone { None } else { cause.tracked() };
     let ruling = engine.send(&mut bytes, trigger.as_ref(), now, sink);
-    let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)
+    let Emitted { iface, bytes } = emitted(engine, &ruling, engine.departed(&ruling, &bytes))
         .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
     Generated { iface, ctinfo: ctinfo(&ruling), made: recorded.made.clone(), bytes }
 }

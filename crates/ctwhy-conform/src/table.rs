@@ -34,6 +34,7 @@ pub fn event_line(event: &Event) -> String {
         EventKind::New => ctnetlink::EventKind::New,
         EventKind::Update => ctnetlink::EventKind::Update,
         EventKind::Destroy => {
+            entry.helper = None;
             // Of a time that is over nothing is told.
             entry.timeout = entry.timeout.filter(|seconds| *seconds > 0);
             ctnetlink::EventKind::Destroy
@@ -86,7 +87,7 @@ pub(crate) fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
         sctp,
         counters: PerDirection { original: counters.map(|[o, _]| o), reply: counters.map(|[_, r]| r) },
         master: None,
-        helper: None,
+        helper: flow.helper.map(|helper| helper.name().to_owned()),
     }
 }
 

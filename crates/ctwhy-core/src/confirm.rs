@@ -68,6 +68,9 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
             let number = table.get_mut(id).map_or(0, |entry| {
                 let expected = entry.status.contains(Status::EXPECTED);
                 *entry.pending |= if expected { Causes::RELATED } else { Causes::NEW };
+                if own.flow.helper.is_some() {
+                    *entry.pending |= Causes::HELPER;
+                }
                 entry.id
             });
             sink.step(|| Step::Confirmed { id: number });

@@ -5,6 +5,8 @@
 
 use crate::direction::Direction;
 use crate::event::Causes;
+use crate::extension::{ExtensionId, Master};
+use crate::helper::Helper;
 use crate::status::Status;
 use crate::time::Time;
 use crate::track::gre::Gre;
@@ -81,6 +83,10 @@ pub struct Flow {
     pub masquerade_interface: Option<u16>,
     /// What happened to the entry since the last event about it.
     pub pending: Causes,
+    /// The helper that reads its packets.
+    pub helper: Option<Helper>,
+    /// What only few flows have: master, helper, shifted sequence numbers.
+    pub extension: Option<ExtensionId>,
 }
 
 impl Flow {
@@ -108,6 +114,8 @@ pub struct Unconfirmed {
     pub flow: Flow,
     /// Seconds that the entry will live from the moment it is confirmed.
     pub timeout: u32,
+    /// The flow that expected this one.
+    pub master: Option<Master>,
 }
 
 /// An entry in the table.

@@ -5,8 +5,12 @@ use alloc::boxed::Box;
 use crate::conn::{Flow, Protocol, Unconfirmed};
 use crate::direction::{CtInfo, Direction};
 use crate::event::Causes;
+use crate::extension::Master;
+use crate::helper::follow::follow;
+use crate::helper::{Helper, HelperStep};
 use crate::hook::Hook;
 use crate::packet::{Packet, Transport};
+use crate::random::Random;
 use crate::reason::Reason;
 use crate::related::{IcmpKind, Search};
 use crate::status::Status;
@@ -58,6 +62,8 @@ pub struct Conntrack {
     pub table: Table,
     /// The knobs.
     pub sysctls: Sysctls,
+    /// Where NAT draws from.
+    pub(crate) random: Random,
 }
 
 impl Conntrack {
@@ -121,6 +127,7 @@ impl Conntrack {
         }
         let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
         let tuple = extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(Reason::no_tuple)?;
+        let tuple = self.table.extensions.keymap.complete(tuple, l4);
         sink.step(|| Step::TupleRead { tuple });
         // A reopened TCP connection is looked up once more; the second time its old entry is gone.
         loop {
@@ -141,7 +148,7 @@ impl Conntrack {
 
     /// `init_conntrack` and the tracker's say on the first packet of a flow.
     fn begin<S: Sink>(
-        &self,
+        &mut self,
         (packet, template): (&Packet<'_>, Template),
         transport: Transport,
         tuple: Tuple,
@@ -149,50 +156,57 @@ impl Conntrack {
         now: Time,
         sink: &mut S,
     ) -> Result<Tracked, Reason> {
-        let cx = Context { sysctls: &self.sysctls, verify_checksum };
         let reply = tuple.invert().ok_or(Reason::NotInvertible { tuple })?;
         sink.step(|| Step::Created { reply });
+        let mut flow = Flow {
+            tuples: [tuple, reply],
+            zone: template.zone,
+            status: Status::default(),
+            mark: 0,
+            counters: self.sysctls.acct.then(Default::default),
+            protocol: Protocol::Stateless,
+            masquerade_interface: None,
+            pending: Causes::default(),
+            helper: None,
+            extension: None,
+        };
+        let master = self.expected(&mut flow, now, sink);
+        if master.is_none() {
+            flow.helper = helper_of(&template, &tuple, sink);
+        }
+        let cx = Context { sysctls: &self.sysctls, verify_checksum };
         let l4 = packet.l4(transport.offset);
-        let mut status = Status::default();
+        let status = &mut flow.status;
         let (protocol, outcome) = match transport.protonum {
             proto::TCP => {
                 let segment = tcp::check(&l4, &cx)?;
                 let mut state = Tcp::new(&segment, &cx, sink)?;
-                let outcome = state.packet(&segment, Direction::Original, status, 0, &cx, sink);
+                let outcome = state.packet(&segment, Direction::Original, *status, 0, &cx, sink);
                 (Protocol::Tcp(state), outcome)
             }
             proto::UDP => {
                 udp::check(&l4, &cx, sink)?;
                 let stream_from = now.plus_secs(udp::STREAM_AFTER_SECS);
-                (Protocol::Udp { stream_from }, udp::packet(status, stream_from, now, &cx, sink))
+                (Protocol::Udp { stream_from }, udp::packet(*status, stream_from, now, &cx, sink))
             }
             proto::UDPLITE => {
                 udplite::check(&l4, &cx, sink)?;
-                (Protocol::Udplite, udplite::packet(status, &cx, sink))
+                (Protocol::Udplite, udplite::packet(*status, &cx, sink))
             }
             proto::SCTP => {
                 let sctp_packet = sctp::check(&l4, &cx, sink)?;
                 let mut state = Sctp::new(&sctp_packet, sink)?;
-                let outcome = state.packet(&sctp_packet, Direction::Original, &mut status, &cx, sink);
+                let outcome = state.packet(&sctp_packet, Direction::Original, status, &cx, sink);
                 (Protocol::Sctp(state), outcome)
             }
             proto::GRE => {
                 let state = Gre::new(cx.sysctls);
-                (Protocol::Gre(state), state.packet(status, sink))
+                (Protocol::Gre(state), state.packet(*status, sink))
             }
             proto::ICMP | proto::ICMPV6 => (Protocol::Stateless, icmp_packet(packet, &tuple, &cx, sink)?),
             _ => (Protocol::Stateless, generic_packet(&cx, sink)),
         };
-        let mut flow = Flow {
-            tuples: [tuple, reply],
-            zone: template.zone,
-            status,
-            mark: 0,
-            counters: self.sysctls.acct.then(Default::default),
-            protocol,
-            masquerade_interface: None,
-            pending: Causes::default(),
-        };
+        flow.protocol = protocol;
         if flow.protocol.state().is_some() {
             flow.pending |= Causes::PROTOINFO;
         }
@@ -204,8 +218,31 @@ impl Conntrack {
             Outcome::Invalid { reason, .. } => return Err(reason),
             Outcome::Ignore | Outcome::Kill | Outcome::Reopen => 0,
         };
-        let attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout }));
-        Ok(Tracked { ctinfo: CtInfo::New, reason: None, attached })
+        let ctinfo = if master.is_some() { CtInfo::Related } else { CtInfo::New };
+        let attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout, master }));
+        Ok(Tracked { ctinfo, reason: None, attached })
+    }
+
+    /// `nf_ct_find_expectation`, and what becomes of the flow that was expected (EXP-04, EXP-05).
+    fn expected<S: Sink>(&mut self, flow: &mut Flow, now: Time, sink: &mut S) -> Option<Master> {
+        let table = &mut self.table;
+        let found = table.expectations.find(flow.tuple(Direction::Original), flow.zone.id, now).copied()?;
+        // The other end cannot know of what a master that is not in the table yet expects.
+        let id = table.extensions.get(found.master)?.entry?;
+        let of_master = table.get(id)?;
+        if found.flags.inactive {
+            return None;
+        }
+        let tuple = *of_master.flow.tuple(Direction::Original);
+        let master = Master { id, number: of_master.id, tuple };
+        flow.status |= Status::EXPECTED;
+        flow.mark = of_master.flow.mark;
+        if !found.flags.permanent {
+            table.expectations.remove(&found);
+        }
+        sink.step(|| Step::Expected { master: master.number, helper: found.helper });
+        follow(flow, &found, &master, (table, now), &mut self.random, sink);
+        Some(master)
     }
 
     /// `resolve_normal_ct` for a hit, and the tracker's say. `None` asks for another look-up (`-NF_REPEAT`).
@@ -223,7 +260,7 @@ impl Conntrack {
             proto::ICMP | proto::ICMPV6 => self.table.tuple(id, Direction::Original),
             _ => None,
         };
-        let Some(mut entry) = self.table.get_mut(id) else { return Ok(None) };
+        let Some((mut entry, extensions)) = self.table.get_mut_extended(id) else { return Ok(None) };
         let number = entry.id;
         sink.step(|| Step::Hit { id: number, direction });
         let status = *entry.status;
@@ -238,7 +275,11 @@ impl Conntrack {
         let state = entry.protocol.state();
         let outcome = match &mut entry.protocol {
             ProtocolMut::Tcp(state) => {
-                let segment = tcp::check(&l4, &cx)?;
+                let mut segment = tcp::check(&l4, &cx)?;
+                if let Some(extension) = entry.extension {
+                    let last = segment.ack.wrapping_sub(1);
+                    segment.ack_offset = extensions.seq_offset(extension, direction.opposite(), last);
+                }
                 state.packet(&segment, direction, status, remaining, &cx, sink)
             }
             ProtocolMut::Udp { stream_from } => {
@@ -311,8 +352,16 @@ impl Conntrack {
             flow.status |= Status::SEEN_REPLY;
             sink.step(|| Step::SeenReply);
         }
-        Some(Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout: 0 })))
+        Some(Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout: 0, master: None })))
     }
+}
+
+/// `__nf_ct_try_assign_helper`: the helper that the template asks for (EXP-02).
+fn helper_of<S: Sink>(template: &Template, tuple: &Tuple, sink: &mut S) -> Option<Helper> {
+    let name = template.helper?;
+    let helper = Helper::find(name.as_str(), tuple.l3num, tuple.protonum);
+    sink.step(|| Step::Helper(helper.map_or(HelperStep::Unknown(name), HelperStep::Attached)));
+    helper
 }
 
 /// `nf_conntrack_icmp_packet`, `nf_conntrack_icmpv6_packet`.

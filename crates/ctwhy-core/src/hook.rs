@@ -7,11 +7,13 @@
 //! local     LOCAL_OUT   conntrack, nat destination; POSTROUTING  nat source, confirm
 //! ```
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::confirm::{self, ConfirmDrop};
 use crate::conntrack::{Attached, Conntrack, Tracked};
 use crate::direction::CtInfo;
+use crate::helper::HelperDrop;
 use crate::nat::hooks::{Surroundings, translate};
 use crate::nat::manip::decrement_ttl;
 use crate::nat::rules::Ruleset;
@@ -20,6 +22,7 @@ use crate::network::{Destination, Network};
 use crate::packet::{Fragment, Packet, PacketError, addresses};
 use crate::random::Random;
 use crate::reason::Reason;
+use crate::seqadj::SeqDrop;
 use crate::table::EntryId;
 use crate::template::Template;
 use crate::time::Time;
@@ -89,6 +92,10 @@ pub enum DropCause {
     NoRoute,
     /// NAT dropped it.
     Nat(NatDrop),
+    /// The helper of its flow dropped it.
+    Helper(HelperDrop),
+    /// Its numbers could not follow the changed length of earlier segments.
+    SeqAdjust(SeqDrop),
     /// Its entry could not be confirmed.
     Confirm(ConfirmDrop),
 }
@@ -101,6 +108,8 @@ impl DropCause {
             DropCause::TtlExceeded => "forward.ttl_exceeded",
             DropCause::NoRoute => "route.none",
             DropCause::Nat(cause) => cause.code(),
+            DropCause::Helper(cause) => cause.code(),
+            DropCause::SeqAdjust(cause) => cause.code(),
             DropCause::Confirm(cause) => cause.code(),
         }
     }
@@ -152,12 +161,31 @@ pub struct Ruling {
     pub egress: Egress,
     /// Its entry, as it was attached when the packet ended or left.
     pub attached: Attached,
+    /// Its length where a helper changed it; see [`Engine::departed`].
+    pub resized: Option<Resized>,
+}
+
+/// The length of a packet that a helper made longer or shorter, in bytes from the IP header on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resized {
+    /// As it arrived.
+    pub from: usize,
+    /// As it left.
+    pub to: usize,
 }
 
 impl Ruling {
     fn unseen(hook: Hook, unseen: Unseen) -> Ruling {
         let egress = Egress::Nowhere;
-        Ruling { hook, ctinfo: Err(unseen), reason: None, verdict: Verdict::Accept, egress, attached: Attached::None }
+        Ruling {
+            hook,
+            ctinfo: Err(unseen),
+            reason: None,
+            verdict: Verdict::Accept,
+            egress,
+            attached: Attached::None,
+            resized: None,
+        }
     }
 
     /// The packet as conntrack left it; `None` when conntrack did not see it. What this host sends in answer carries
@@ -189,7 +217,8 @@ pub struct Engine {
     pub nat6: Option<Ruleset>,
     /// Interfaces and routes.
     pub network: Network,
-    pub(crate) random: Random,
+    /// The last packet that outgrew the buffer that it came in.
+    pub(crate) spare: Vec<u8>,
 }
 
 impl Engine {
@@ -197,11 +226,11 @@ impl Engine {
     #[must_use]
     pub fn new(seed: u64) -> Engine {
         Engine {
-            conntrack: Conntrack::default(),
+            conntrack: Conntrack { random: Random::new(seed), ..Conntrack::default() },
             nat4: None,
             nat6: None,
             network: Network::default(),
-            random: Random::new(seed),
+            spare: Vec::new(),
         }
     }
 
@@ -341,11 +370,48 @@ impl Engine {
         if let Err(cause) = self.nat(buffer, &mut tracked, last, way, sink) {
             return self.dropped(hook, tracked, DropCause::Nat(cause), sink);
         }
-        if let Err(cause) = confirm::confirm(&mut tracked, &mut self.conntrack.table, way.now, sink) {
-            return self.dropped(hook, tracked, DropCause::Confirm(cause), sink);
-        }
+        let confirm = |engine: &mut Engine, tracked: &mut Tracked, sink: &mut S| {
+            confirm::confirm(tracked, &mut engine.conntrack.table, way.now, sink)
+        };
+        let resized = match self.conclude(buffer, &mut tracked, way, sink, confirm) {
+            Ok(resized) => resized,
+            Err(cause) => return self.dropped(hook, tracked, cause, sink),
+        };
         let Tracked { ctinfo, reason, attached } = tracked;
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict: Verdict::Accept, egress, attached }
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict: Verdict::Accept, egress, attached, resized }
+    }
+
+    /// `nf_confirm`: the helper, then `confirm`. What the helper began for a flow that is not confirmed is taken back.
+    pub(crate) fn conclude<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &Way,
+        sink: &mut S,
+        confirm: impl FnOnce(&mut Engine, &mut Tracked, &mut S) -> Result<(), ConfirmDrop>,
+    ) -> Result<Option<Resized>, DropCause> {
+        let assisted = self.assist(buffer, tracked, way, sink);
+        let begun = match &tracked.attached {
+            Attached::Unconfirmed(own) => own.flow.extension,
+            _ => None,
+        };
+        let concluded =
+            assisted.and_then(|resized| confirm(self, tracked, sink).map_err(DropCause::Confirm).map(|()| resized));
+        if let Some(begun) = begun {
+            self.conntrack.table.settle(begun);
+        }
+        concluded
+    }
+
+    /// A packet as it left: `buffer` is what [`Engine::receive`] or [`Engine::send`] rewrote when it gave `ruling`. A
+    /// packet that a helper made longer is not in there, because it has no room for it.
+    #[must_use]
+    pub fn departed<'a>(&'a self, ruling: &Ruling, buffer: &'a [u8]) -> &'a [u8] {
+        match ruling.resized {
+            None => buffer,
+            Some(Resized { from, to }) if to > from => &self.spare,
+            Some(Resized { to, .. }) => buffer.get(..to).unwrap_or(buffer),
+        }
     }
 
     fn dropped<S: Sink>(&self, hook: Hook, tracked: Tracked, cause: DropCause, sink: &mut S) -> Ruling {
@@ -354,7 +420,7 @@ impl Engine {
         }
         let Tracked { ctinfo, reason, attached } = tracked;
         let verdict = Verdict::Drop(cause);
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress: Egress::Nowhere, attached }
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress: Egress::Nowhere, attached, resized: None }
     }
 
     fn nat<S: Sink>(
@@ -378,7 +444,7 @@ impl Engine {
             in_interface: way.in_interface,
             out_interface: way.out_interface,
             table: &mut self.conntrack.table,
-            random: &mut self.random,
+            random: &mut self.conntrack.random,
             now: way.now,
         };
         translate(buffer, way.len, tracked, hook, &mut around, sink)

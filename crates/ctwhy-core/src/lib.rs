@@ -9,8 +9,10 @@
 //! 5. [`track`]: what the protocol says about the packet.
 //! 6. [`conntrack`]: steps 1 to 5 in their order, for one packet.
 //! 7. [`nat`]: the binding of the flow; rewriting of packets and of quoted packets.
-//! 8. [`confirm`]: the entry goes into the table.
-//! 9. [`hook`]: the order of all that; [`hook::Engine`] is where a caller begins.
+//! 8. [`helper`], [`expect`] and [`seqadj`]: flows to come, what NAT writes into payloads, and the numbers behind that.
+//!    What few flows need of it is in [`extension`].
+//! 9. [`confirm`]: the entry goes into the table.
+//! 10. [`hook`]: the order of all that; [`hook::Engine`] is where a caller begins.
 //!
 //! [`mirror`] is the same engine beside a kernel.
 //!
@@ -46,6 +48,9 @@ pub mod conn;
 pub mod conntrack;
 pub mod direction;
 pub mod event;
+pub mod expect;
+pub mod extension;
+pub mod helper;
 pub mod hook;
 pub mod mirror;
 pub mod nat;
@@ -56,6 +61,7 @@ pub mod random;
 pub mod reason;
 pub mod related;
 pub mod render;
+pub mod seqadj;
 pub mod status;
 pub mod sysctl;
 pub mod table;

@@ -121,6 +121,7 @@ impl Engine {
             verdict,
             egress,
             attached: tracked.attached,
+            resized: None,
         };
         let Ok(packet) = Packet::parse(buffer, buffer.len()) else {
             return ruling(tracked, Verdict::Accept);
@@ -162,26 +163,26 @@ impl Engine {
         if let Err(cause) = self.follow(buffer, &mut tracked, last, &way, sink) {
             return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }
-        match (learnt, &tracked.attached) {
+        let confirm = |engine: &mut Engine, tracked: &mut Tracked, sink: &mut S| match (learnt, &tracked.attached) {
             (Some(learnt), Attached::Unconfirmed(own)) => {
-                let Unconfirmed { flow, timeout } = **own;
-                let id = self.learn(&KernelEntry { flow, id: learnt.id, timeout }, now);
+                let Unconfirmed { flow, timeout, .. } = **own;
+                let id = engine.learn(&KernelEntry { flow, id: learnt.id, timeout }, now);
                 sink.step(|| Step::Confirmed { id: learnt.id });
                 tracked.attached = Attached::Entry(id);
+                Ok(())
             }
-            _ => {
-                if let Err(cause) = confirm::confirm(&mut tracked, &mut self.conntrack.table, now, sink) {
-                    return ruling(tracked, Verdict::Drop(DropCause::Confirm(cause)));
-                }
-            }
+            _ => confirm::confirm(tracked, &mut engine.conntrack.table, now, sink),
+        };
+        match self.conclude(buffer, &mut tracked, &way, sink, confirm) {
+            Ok(resized) => Ruling { resized, ..ruling(tracked, Verdict::Accept) },
+            Err(cause) => ruling(tracked, Verdict::Drop(cause)),
         }
-        ruling(tracked, Verdict::Accept)
     }
 
     /// The binding of a flow that begins is the kernel's. When the kernel did not confirm it because another packet of
     /// the same flow was first, it chose as it did for that one (NEW-03, CLASH-02a).
     fn adopt_binding<S: Sink>(&self, tracked: &mut Tracked, learnt: Option<Learnt>, now: Time, sink: &mut S) {
-        let begins = tracked.ctinfo == CtInfo::New;
+        let begins = matches!(tracked.ctinfo, CtInfo::New | CtInfo::Related);
         let Attached::Unconfirmed(own) = &mut tracked.attached else { return };
         if !begins || own.flow.status.contains(Status::CONFIRMED) {
             return;
@@ -234,7 +235,7 @@ impl Engine {
             in_interface: way.in_interface,
             out_interface: way.out_interface,
             table: &mut self.conntrack.table,
-            random: &mut self.random,
+            random: &mut self.conntrack.random,
             now: way.now,
         };
         translate(buffer, way.len, tracked, hook, &mut around, sink)

@@ -1,7 +1,7 @@
 //! Chance as an argument: where the kernel draws at random, the engine draws from a sequence that the caller seeded.
 
 /// A sequence of numbers that looks random and is the same for the same seed (SplitMix64).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Random(u64);
 
 impl Random {

@@ -5,13 +5,14 @@ use super::range::Range;
 use crate::conn::Flow;
 use crate::direction::Direction;
 use crate::random::Random;
+use crate::status::Status;
 use crate::table::Table;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
 use crate::tuple::{Tuple, has_ports, proto};
 
 /// `nf_nat_setup_info`: binds one side of a flow that is not in the table yet.
-pub(super) fn bind<S: Sink>(
+pub(crate) fn bind<S: Sink>(
     flow: &mut Flow,
     range: &Range,
     manip: Manip,
@@ -76,7 +77,8 @@ fn unique_tuple(
             None => {}
         }
     }
-    search_port(tuple, range, manip, random, taken)
+    let Some(ports) = window(flow, &tuple, range, manip) else { return tuple };
+    search_port(tuple, ports, manip, range.random, random, taken)
 }
 
 /// The part of a tuple that a port search varies: the port of the side, or the ICMP id (NAT-PORT-01).
@@ -97,9 +99,11 @@ fn set_port(tuple: &mut Tuple, manip: Manip, port: u16) {
 }
 
 /// The ports that may be tried, first and last (NAT-PORT-02); `None` when the protocol or the side has nothing to vary.
-fn window(tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u16, u16)> {
+fn window(flow: &Flow, tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u16, u16)> {
     match tuple.protonum {
         proto::ICMP | proto::ICMPV6 => Some(range.ports.unwrap_or((0, u16::MAX))),
+        // A key without a control connection that tells of it means nothing.
+        proto::GRE if flow.status.contains(Status::EXPECTED) => Some(range.ports.unwrap_or((1, u16::MAX))),
         number if has_ports(number) => match (range.ports, manip) {
             (Some(ports), _) => Some(ports),
             (None, Manip::Dst) => None,
@@ -117,8 +121,9 @@ fn window(tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u16, u16)> {
 /// even when it is taken; confirm finds out.
 fn search_port(
     mut tuple: Tuple,
-    range: &Range,
+    (first, last): (u16, u16),
     manip: Manip,
+    at_random: bool,
     random: &mut Random,
     taken: impl Fn(&Tuple) -> bool,
 ) -> Tuple {
@@ -126,9 +131,8 @@ fn search_port(
     const MOST: u32 = 128;
     const FEWEST: u32 = 16;
 
-    let Some((first, last)) = window(&tuple, range, manip) else { return tuple };
     let size = u32::from(last.wrapping_sub(first)) + 1;
-    let mut offset = if manip == Manip::Src || range.random { u32::from(random.next_u16()) } else { 0 };
+    let mut offset = if manip == Manip::Src || at_random { u32::from(random.next_u16()) } else { 0 };
     let mut attempts = size.min(MOST);
     loop {
         for attempt in 0..attempts {

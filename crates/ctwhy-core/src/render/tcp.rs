@@ -184,6 +184,10 @@ pub fn step(step: &TcpStep, f: &mut Formatter<'_>) -> fmt::Result {
              end is {td_end}"
         ),
         TcpStep::SynUnchecked => f.write_str("a SYN without ACK has nothing more that could be checked"),
+        TcpStep::AckShifted { ack, by } => {
+            let by = by as i32;
+            write!(f, "TCP: acknowledges {ack}, of which {by:+} is what the helper changed: {} to the sender", ack.wrapping_sub(by as u32))
+        }
         TcpStep::AckAssumed { ack, zero: true } => {
             write!(f, "an RST that acknowledges 0: taken to acknowledge the receiver's end {ack}")
         }

@@ -4,7 +4,7 @@ use core::fmt::{self, Display, Formatter};
 use core::net::IpAddr;
 
 use super::icmp::Named;
-use super::{sctp, tcp};
+use super::{helper, sctp, tcp};
 use crate::confirm::ConfirmDrop;
 use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
@@ -77,6 +77,34 @@ impl Display for Step {
             Step::Hit { id, direction } => write!(f, "look-up: the {direction} tuple of entry #{id}"),
             Step::Created { reply } => {
                 write!(f, "look-up: not in the table, a flow begins; its answer would be {reply}")
+            }
+            Step::Expected { master, helper } => write!(
+                f,
+                "it was expected by helper {helper} of entry #{master}: it belongs to that flow, and has its mark"
+            ),
+            Step::Helper(step) => helper::step(&step, f),
+            Step::ExpectationMade { tuple, mask, helper, seconds } => {
+                helper::expectation(&tuple, mask, f)?;
+                write!(f, " is expected for {seconds} s, by helper {helper}")
+            }
+            Step::ExpectationReplaced { tuple } => {
+                write!(f, "expectation of {tuple}: it is there already, and is made anew")
+            }
+            Step::ExpectationEvicted { tuple, max } => {
+                write!(f, "expectation of {tuple}: the oldest of {max}, which are all there may be; it goes")
+            }
+            Step::ExpectationRemoved { tuple } => write!(f, "expectation of {tuple}: no longer needed"),
+            Step::SeqAdjusted { seq, ack, blocks } => {
+                let (from, to) = seq;
+                write!(f, "sequence number {from} => {to}")?;
+                if let Some((from, to)) = ack {
+                    write!(f, ", acknowledgment {from} => {to}")?;
+                }
+                match blocks {
+                    0 => Ok(()),
+                    1 => f.write_str(", and 1 SACK block"),
+                    _ => write!(f, ", and {blocks} SACK blocks"),
+                }
             }
             Step::Decided { ctinfo } => write!(f, "{ctinfo}: {}", meaning(ctinfo)),
             Step::Tcp(step) => tcp::step(&step, f),
@@ -205,6 +233,8 @@ impl Display for DropCause {
             DropCause::TtlExceeded => f.write_str("its TTL is used up here; this host answers with time exceeded"),
             DropCause::NoRoute => f.write_str("no route leads to its destination"),
             DropCause::Nat(cause) => cause.fmt(f),
+            DropCause::Helper(cause) => cause.fmt(f),
+            DropCause::SeqAdjust(cause) => cause.fmt(f),
             DropCause::Confirm(cause) => cause.fmt(f),
         }
     }

@@ -12,10 +12,13 @@ use hashbrown::HashTable;
 use crate::conn::{Confirmed, Unconfirmed};
 use crate::direction::Direction;
 use crate::event::{Causes, Event};
+use crate::expect::Expectations;
+use crate::extension::{ExtensionId, Extensions};
+use crate::helper::{Help, pptp};
 use crate::status::Status;
 use crate::time::Time;
-use crate::trace::Sink;
-use crate::tuple::Tuple;
+use crate::trace::{Sink, Step};
+use crate::tuple::{Tuple, proto};
 use crate::zone::Zone;
 
 use slab::Blocks;
@@ -61,6 +64,10 @@ pub struct Table {
     last_id: u32,
     /// Where the sweep for dead entries goes on (GC-01).
     sweep: usize,
+    /// What few of the entries have besides.
+    pub extensions: Extensions,
+    /// Entries to come.
+    pub expectations: Expectations,
 }
 
 /// Why an entry could not be inserted (`__nf_conntrack_confirm`).
@@ -92,6 +99,8 @@ impl Table {
             hasher: FixedState::with_seed(0),
             last_id: 0,
             sweep: 0,
+            extensions: Extensions::new(),
+            expectations: Expectations::new(),
         }
     }
 
@@ -144,6 +153,21 @@ impl Table {
     pub(crate) fn get_mut(&mut self, id: EntryId) -> Option<EntryMut<'_>> {
         let stored = self.slots.get_mut(id.slot as usize)?;
         if stored.live && stored.generation == id.generation { Some(stored.edit(&mut self.aside)) } else { None }
+    }
+
+    /// The entry, to be changed, and the extensions beside it.
+    pub(crate) fn get_mut_extended(&mut self, id: EntryId) -> Option<(EntryMut<'_>, &Extensions)> {
+        let stored = self.slots.get_mut(id.slot as usize)?;
+        if !stored.live || stored.generation != id.generation {
+            return None;
+        }
+        Some((stored.edit(&mut self.aside), &self.extensions))
+    }
+
+    /// The extension of an entry.
+    #[must_use]
+    pub fn extension(&self, id: EntryId) -> Option<ExtensionId> {
+        self.stored(id)?.extension(&self.aside)
     }
 
     /// All entries in the order of their slots.
@@ -272,6 +296,9 @@ impl Table {
                 EntryId { slot, generation: 0 }
             }
         };
+        if let Some(extension) = entry.flow.extension.and_then(|extension| self.extensions.get_mut(extension)) {
+            extension.entry = Some(id);
+        }
         for direction in Direction::BOTH {
             if direction == Direction::Original && entry.is_hidden() {
                 continue;
@@ -304,8 +331,11 @@ impl Table {
 
     /// Deletes an entry and tells of it (`nf_ct_delete`).
     pub(crate) fn delete<S: Sink>(&mut self, id: EntryId, now: Time, sink: &mut S) -> Option<Confirmed> {
-        let entry = self.remove(id)?;
+        let mut entry = self.remove(id)?;
         sink.event(|| Event { causes: Causes::DESTROY, entry, at: now });
+        if let Some(extension) = entry.flow.extension.take() {
+            self.bury(extension, &entry, now, sink);
+        }
         Some(entry)
     }
 
@@ -325,6 +355,43 @@ impl Table {
         stored.generation = stored.generation.wrapping_add(1);
         self.free.push(id.slot);
         Some(entry)
+    }
+
+    /// What goes with an entry: its expectations, its calls, and the keys that they had (EXP-09, GRE-02).
+    #[cold]
+    fn bury<S: Sink>(&mut self, id: ExtensionId, entry: &Confirmed, now: Time, sink: &mut S) {
+        self.expectations.remove_all(id);
+        let Some(extension) = self.extensions.remove(id) else { return };
+        if let Some(Help::Pptp(state)) = extension.help {
+            pptp::end_call(&entry.flow, (id, &state), self, now, sink);
+        }
+        // A call that ends takes the keys of all calls of its connection with it (`destroy_gre_conntrack`).
+        if entry.flow.tuple(Direction::Original).protonum == proto::GRE
+            && let Some(master) = extension.master.and_then(|master| self.get(master.id))
+            && let Some(of_master) = master.flow.extension
+        {
+            self.extensions.keymap.remove_all(of_master);
+        }
+    }
+
+    /// After confirm: an extension whose entry did not come to be goes, and what was expected with it.
+    pub(crate) fn settle(&mut self, id: ExtensionId) {
+        if self.extensions.get(id).is_some_and(|extension| extension.entry.is_none()) {
+            self.expectations.remove_all(id);
+            self.extensions.remove(id);
+        }
+    }
+
+    /// `nf_ct_kill`: deletes the entry that has the tuple in either direction.
+    pub(crate) fn kill<S: Sink>(&mut self, tuple: &Tuple, zone: Zone, now: Time, sink: &mut S) -> bool {
+        let places = [Direction::Original, Direction::Reply];
+        let Some((id, _)) = places.into_iter().find_map(|place| self.find(tuple, zone, place)) else { return false };
+        let killed = self.delete(id, now, sink);
+        if let Some(killed) = &killed {
+            let id = killed.id;
+            sink.step(|| Step::Killed { id });
+        }
+        killed.is_some()
     }
 
     /// Looks at a few slots and deletes the dead entries in them, so that a table never holds many more dead entries

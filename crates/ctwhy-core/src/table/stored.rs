@@ -7,6 +7,8 @@ use super::slab::Slab;
 use crate::conn::{Confirmed, Counter, Flow, Protocol};
 use crate::direction::Direction;
 use crate::event::Causes;
+use crate::extension::ExtensionId;
+use crate::helper::Helper;
 use crate::status::Status;
 use crate::time::Time;
 use crate::track::gre::Gre;
@@ -97,6 +99,8 @@ enum Kept {
 struct Extra {
     counters: Option<[Counter; 2]>,
     masquerade_interface: Option<u16>,
+    helper: Option<Helper>,
+    extension: Option<ExtensionId>,
 }
 
 /// What is kept aside.
@@ -117,6 +121,7 @@ pub(crate) struct EntryMut<'a> {
     pub(crate) pending: &'a mut Causes,
     /// Where the flow is accounted.
     pub(crate) counters: Option<&'a mut [Counter; 2]>,
+    pub(crate) extension: Option<ExtensionId>,
     pub(crate) protocol: ProtocolMut<'a>,
 }
 
@@ -163,10 +168,11 @@ impl Aside {
 
     /// Stores an entry in a place that had `generation` others before.
     pub(super) fn store(&mut self, entry: &Confirmed, generation: u32) -> Stored {
-        let Flow { tuples, zone, status, mark, counters, protocol, masquerade_interface, pending } = entry.flow;
+        let Flow { tuples, zone, status, mark, counters, protocol, masquerade_interface, pending, helper, extension } =
+            entry.flow;
         let [original, reply] = &tuples;
-        let extra = (counters.is_some() || masquerade_interface.is_some())
-            .then(|| self.extras.insert(Extra { counters, masquerade_interface }))
+        let extra = (counters.is_some() || masquerade_interface.is_some() || extension.is_some() || helper.is_some())
+            .then(|| self.extras.insert(Extra { counters, masquerade_interface, helper, extension }))
             .and_then(|number| Number::new(number.wrapping_add(1)));
         Stored {
             generation,
@@ -262,6 +268,8 @@ impl Stored {
             protocol,
             masquerade_interface: extra.and_then(|extra| extra.masquerade_interface),
             pending: self.pending,
+            helper: extra.and_then(|extra| extra.helper),
+            extension: extra.and_then(|extra| extra.extension),
         };
         Confirmed { flow, expires: self.expires, id: self.id }
     }
@@ -272,6 +280,7 @@ impl Stored {
             Some(number) => aside.extras.get_mut(number.get() - 1),
             None => None,
         };
+        let extension = extra.as_ref().and_then(|extra| extra.extension);
         EntryMut {
             id: self.id,
             expires: &mut self.expires,
@@ -279,6 +288,7 @@ impl Stored {
             mark: &mut self.mark,
             pending: &mut self.pending,
             counters: extra.and_then(|extra| extra.counters.as_mut()),
+            extension,
             protocol: match &mut self.protocol {
                 Kept::Udp { stream_from } => ProtocolMut::Udp { stream_from: *stream_from },
                 Kept::Udplite => ProtocolMut::Udplite,
@@ -306,6 +316,11 @@ impl Stored {
             _ => 0,
         };
         u64::from(tuples) + u64::from(state)
+    }
+
+    /// What it has in [`crate::extension`].
+    pub(super) fn extension(&self, aside: &Aside) -> Option<ExtensionId> {
+        aside.extra(self)?.extension
     }
 
     /// The interface that a masqueraded flow leaves by.

@@ -3,6 +3,8 @@
 use core::net::IpAddr;
 
 use crate::direction::{CtInfo, Direction};
+use crate::expect::Mask;
+use crate::helper::{Helper, HelperStep};
 use crate::hook::Hook;
 use crate::nat::Manip;
 use crate::track::sctp::SctpStep;
@@ -94,6 +96,52 @@ pub enum Step {
     Created {
         /// The tuple of the answer.
         reply: Tuple,
+    },
+    /// The flow was expected.
+    Expected {
+        /// Number of the entry that it belongs to.
+        master: u32,
+        /// Who expected it.
+        helper: Helper,
+    },
+    /// A helper did something.
+    Helper(HelperStep),
+    /// A flow is expected.
+    ExpectationMade {
+        /// Its first packet.
+        tuple: Tuple,
+        /// What counts of its source.
+        mask: Mask,
+        /// Who expects it.
+        helper: Helper,
+        /// How long.
+        seconds: u32,
+    },
+    /// The same was expected already; the new expectation takes its place.
+    ExpectationReplaced {
+        /// What was expected.
+        tuple: Tuple,
+    },
+    /// The oldest expectation goes, because its helper may have no more.
+    ExpectationEvicted {
+        /// What was expected.
+        tuple: Tuple,
+        /// How many there may be.
+        max: usize,
+    },
+    /// It is expected no longer.
+    ExpectationRemoved {
+        /// What was expected.
+        tuple: Tuple,
+    },
+    /// Numbers in the TCP header follow the changed length of earlier segments.
+    SeqAdjusted {
+        /// Sequence number before and after.
+        seq: (u32, u32),
+        /// Acknowledgment number before and after, where there is one.
+        ack: Option<(u32, u32)>,
+        /// SACK blocks that were looked through.
+        blocks: u8,
     },
     /// What conntrack calls the packet, and why.
     Decided {
@@ -310,6 +358,13 @@ impl Step {
             Step::TupleRead { .. } => "tuple_read",
             Step::Hit { .. } => "hit",
             Step::Created { .. } => "created",
+            Step::Expected { .. } => "expected",
+            Step::Helper(_) => "helper",
+            Step::ExpectationMade { .. } => "expectation_made",
+            Step::ExpectationReplaced { .. } => "expectation_replaced",
+            Step::ExpectationEvicted { .. } => "expectation_evicted",
+            Step::ExpectationRemoved { .. } => "expectation_removed",
+            Step::SeqAdjusted { .. } => "seq_adjusted",
             Step::Decided { .. } => "decided",
             Step::Tcp(_) => "tcp",
             Step::Sctp(_) => "sctp",

@@ -10,7 +10,7 @@ use crate::trace::{Protected, Sink, Step, TimeoutRule};
 use crate::tuple::proto;
 
 /// Length of a UDP header.
-const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 /// A flow is a stream when it still has traffic this many seconds after it began.
 pub const STREAM_AFTER_SECS: u32 = 2;
 

@@ -34,7 +34,7 @@ impl Filter {
         if self.host.is_none() && self.port.is_none() && self.proto.is_none() {
             return true;
         }
-        [Some(before.0), after].into_iter().flatten().any(|bytes| self.holds(bytes, before.1))
+        [Some(before.0), after].into_iter().flatten().any(|bytes| self.holds(bytes, before.1.max(bytes.len())))
     }
 
     fn holds(&self, bytes: &[u8], len: usize) -> bool {

@@ -132,5 +132,6 @@ fn unseen(error: PacketError) -> Ruling {
         verdict: Verdict::Accept,
         egress: Egress::Nowhere,
         attached: Attached::None,
+        resized: None,
     }
 }

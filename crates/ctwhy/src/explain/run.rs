@@ -158,7 +158,10 @@ impl<'a> Run<'a> {
             since_start,
             interface,
             before,
-            after: decided.ruling().filter(|ruling| ruling.ctinfo.is_ok()).map(|_| &self.buffer[..]),
+            after: decided
+                .ruling()
+                .filter(|ruling| ruling.ctinfo.is_ok())
+                .map(|ruling| self.host.engine.departed(ruling, &self.buffer)),
             decided,
             engine: &self.host.engine,
         };

@@ -102,6 +102,9 @@ pub(super) fn entry(entry: &Entry, now: Time) -> KernelEntry {
         counters: counters.map(|(original, reply)| [counter(original), counter(reply)]),
         protocol,
         masquerade_interface: None,
+        // What its helper has read is not known.
+        helper: None,
+        extension: None,
         pending: ctwhy_core::event::Causes::default(),
     };
     // ctnetlink rounds down. Living too long does no harm: the kernel tells when it deletes an entry.

@@ -266,6 +266,7 @@ impl Session {
                 if let Some(tracked) = ruling.tracked() {
                     self.answers.remember(&queued.payload, tracked, vanished);
                 }
+                let buffer = self.engine.departed(&ruling, &buffer).to_vec();
                 let left = left(&buffer, &copies, watch, vanished, queued);
                 (ruling, left, buffer)
             }
@@ -278,6 +279,7 @@ impl Session {
                     verdict: Verdict::Accept,
                     egress,
                     attached: Attached::None,
+                    resized: None,
                 };
                 (ruling, Left::Unwatched, Vec::new())
             }

@@ -4,8 +4,11 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use ctwhy_core::conn::{Confirmed, Flow};
+use ctwhy_core::conntrack::Attached;
 use ctwhy_core::direction::Direction;
-use ctwhy_core::hook::{Engine, Hook, Verdict};
+use ctwhy_core::extension::Master;
+use ctwhy_core::helper::Helper;
+use ctwhy_core::hook::{Engine, Hook, Ruling, Verdict};
 use ctwhy_core::render::text::InNetwork;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Step;
@@ -109,6 +112,46 @@ struct ConntrackObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     zone_reply: Option<u16>,
     mark: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    helper: Option<&'static str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    master: Option<MasterFields>,
+}
+
+/// The flow that expected an entry.
+#[derive(Serialize)]
+struct MasterFields {
+    master: u32,
+    master_src: IpAddr,
+    master_dst: IpAddr,
+    master_sport: u16,
+    master_dport: u16,
+}
+
+impl From<&Master> for MasterFields {
+    fn from(master: &Master) -> MasterFields {
+        let Master { number, tuple, .. } = master;
+        MasterFields {
+            master: *number,
+            master_src: tuple.src_ip(),
+            master_dst: tuple.dst_ip(),
+            master_sport: tuple.src_u,
+            master_dport: tuple.dst_u,
+        }
+    }
+}
+
+/// The flow that expected the one of a packet.
+fn master_of(ruling: &Ruling, engine: &Engine) -> Option<MasterFields> {
+    let table = &engine.conntrack.table;
+    match &ruling.attached {
+        Attached::Unconfirmed(own) => own.master.as_ref().map(MasterFields::from),
+        Attached::Entry(id) => {
+            let extension = table.extensions.get(table.get(*id)?.flow.extension?)?;
+            extension.master.as_ref().map(MasterFields::from)
+        }
+        Attached::None | Attached::Untracked => None,
+    }
 }
 
 /// A name, or the number of a protocol that has none here.
@@ -158,6 +201,8 @@ impl ConntrackObject {
             zone_orig: (flow.zone.only == Some(Direction::Original)).then_some(flow.zone.id),
             zone_reply: (flow.zone.only == Some(Direction::Reply)).then_some(flow.zone.id),
             mark: flow.mark,
+            helper: flow.helper.map(Helper::name),
+            master: None,
         }
     }
 }
@@ -188,7 +233,7 @@ impl<'a> PacketObject<'a> {
             let (id, flow) = flow_of(ruling, told.engine)?;
             let remaining = |entry: Confirmed| entry.remaining_secs(now);
             let timeout = ruling.entry().and_then(|id| told.engine.conntrack.table.get(id)).map(remaining);
-            Some(ConntrackObject::new(id, &flow, timeout))
+            Some(ConntrackObject { master: master_of(ruling, told.engine), ..ConntrackObject::new(id, &flow, timeout) })
         });
         let explanation = match told.decided {
             super::line::Decided::NotIp { text, .. } => Some(text.to_owned()),

@@ -106,7 +106,7 @@ impl Told<'_> {
         if let Some(before) = &before {
             write!(f, "{before}")?;
         }
-        let after = self.after.and_then(|after| View::new(after, self.before.1));
+        let after = self.after.and_then(|after| View::new(after, self.before.1.max(after.len())));
         if let (Some(before), Some(after)) = (&before, &after)
             && let Some(changes) = translation(before, after)
         {

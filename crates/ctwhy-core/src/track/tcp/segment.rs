@@ -53,6 +53,8 @@ pub struct Segment<'a> {
     pub header_len: u8,
     /// The bytes of the options that are at hand: fewer than `header_len - 20` when a capture was cut short.
     pub options: &'a [u8],
+    /// By how much `ack` lies above what its receiver sent, because a helper made segments longer; modulo 2³².
+    pub ack_offset: u32,
 }
 
 impl Segment<'_> {
@@ -172,6 +174,7 @@ pub fn check<'a>(l4: &L4<'a>, cx: &Context<'_>) -> Result<Segment<'a>, Reason> {
         payload: payload as u32,
         header_len,
         options: &rest[..options_len.min(rest.len())],
+        ack_offset: 0,
     })
 }
 

@@ -55,6 +55,8 @@ pub enum TcpStep {
     /// No acknowledgment to check, so the receiver's own end is put in its place (W3). `zero` is an RST/ACK that
     /// acknowledges 0.
     AckAssumed { ack: u32, zero: bool },
+    /// A helper made segments of the other side longer or shorter by this much: it acknowledges other numbers.
+    AckShifted { ack: u32, by: u32 },
     /// An RST with sequence number 0 that answers a SYN is taken to be in place (W3).
     RstSeqAssumed { seq: u32 },
     /// The four bounds with everything they were computed from.

@@ -161,10 +161,14 @@ impl Tcp {
             Direction::Reply => (reply, original),
         };
         let (mut seq, mut end) = (seg.seq, seg.end());
-        // Where a helper changes the length of payloads, the offset of the receiver's direction comes off ack and
-        // sack here (SEQ-01).
         let mut ack = seg.ack;
         let mut sack = if receiver.has(side_flag::SACK_PERM) { options::highest_sack(seg, ack) } else { ack };
+        // Where a helper changed the length of payloads, what is acknowledged is not what was sent (SEQ-01).
+        if seg.ack_offset != 0 {
+            tell(sink, || TcpStep::AckShifted { ack, by: seg.ack_offset });
+            ack = ack.wrapping_sub(seg.ack_offset);
+            sack = sack.wrapping_sub(seg.ack_offset);
+        }
         let syn = seg.has(flag::SYN);
 
         if sender.td_maxwin == 0 {
