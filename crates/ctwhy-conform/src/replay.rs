@@ -10,9 +10,9 @@ use std::fmt;
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::event::Event;
 use ctwhy_core::hook::{Egress, Engine, Entered, Ruling};
-use ctwhy_core::nat::iptables::{self, Parsed};
-use ctwhy_core::nat::rules::{Network as Prefixed, Ruleset};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
+use ctwhy_core::rules::iptables::{self, Parsed};
+use ctwhy_core::rules::{Network as Prefixed, Rules};
 use ctwhy_core::sysctl::SysctlError;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::{Sink, Trace};
@@ -196,8 +196,8 @@ pub fn engine(spec: &Spec) -> Result<Engine, ReplayError> {
     // No case leaves anything to chance, so the seed decides nothing.
     let mut engine = Engine::new(0);
     engine.network = network(spec);
-    engine.nat4 = rules("rules", spec.rules.as_deref(), L3::V4)?;
-    engine.nat6 = rules("rules6", spec.rules6.as_deref(), L3::V6)?;
+    engine.rules4 = rules("rules", spec.rules.as_deref(), L3::V4)?;
+    engine.rules6 = rules("rules6", spec.rules6.as_deref(), L3::V6)?;
     for (name, value) in &spec.sysctls {
         if !name.starts_with("net.netfilter.nf_conntrack_") {
             continue;
@@ -211,14 +211,14 @@ pub fn engine(spec: &Spec) -> Result<Engine, ReplayError> {
     Ok(engine)
 }
 
-/// The nat table. Another table might drop or mark packets, of which the engine knows nothing.
-fn rules(field: &'static str, text: Option<&str>, l3num: L3) -> Result<Option<Ruleset>, ReplayError> {
+/// The rules of a family. A table that the engine has not might drop or mark packets.
+fn rules(field: &'static str, text: Option<&str>, l3num: L3) -> Result<Rules, ReplayError> {
     let fail = |problem| ReplayError::Rules { field, problem };
-    let Some(text) = text else { return Ok(None) };
-    let Parsed { nat, other_tables } = iptables::parse(text, l3num).map_err(|error| fail(error.to_string()))?;
+    let Some(text) = text else { return Ok(Rules::default()) };
+    let Parsed { rules, other_tables } = iptables::parse(text, l3num).map_err(|error| fail(error.to_string()))?;
     match other_tables.first() {
-        Some(table) => Err(fail(format!("the engine has no table {table}, only nat"))),
-        None => Ok(nat),
+        Some(table) => Err(fail(format!("the engine has no table {table}, only raw, mangle, nat and filter"))),
+        None => Ok(rules),
     }
 }
 

@@ -5,9 +5,10 @@ use ctwhy_conform::compose::{Echo, Ip, echo, icmp, udp};
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{DropCause, Engine, Ruling, Verdict};
 use ctwhy_core::nat::NatDrop;
-use ctwhy_core::nat::iptables;
-use ctwhy_core::nat::rules::{Network as Prefix, Ruleset};
+use ctwhy_core::nat::rules::Ruleset;
 use ctwhy_core::network::{InterfaceAddress, Route};
+use ctwhy_core::rules::Network as Prefix;
+use ctwhy_core::rules::iptables;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{Addr, L3};
 
@@ -36,11 +37,11 @@ fn a_redirect_about_a_flow_without_bindings_is_dropped() {
         [(None, Verdict::Drop(DropCause::Nat(NatDrop::Redirect))), (Some(Ruleset::default()), Verdict::Accept)]
     {
         let mut engine = Engine::new(0);
-        engine.nat4 = before;
+        engine.rules4.nat = before;
         let ip = Ip::new("192.0.2.1", "192.0.2.2");
         let packet = ip.packet(udp(&ip, 40_000, 53, b"question"));
         assert_eq!(receive(&mut engine, &packet).ctinfo, Ok(CtInfo::New));
-        engine.nat4 = Some(Ruleset::default());
+        engine.rules4.nat = Some(Ruleset::default());
         let router = Ip::new("192.0.2.254", "192.0.2.1");
         let ruling = receive(&mut engine, &router.packet(icmp(&router, 5, 1, [192, 0, 2, 253], &packet)));
         assert_eq!((ruling.ctinfo, ruling.verdict), (Ok(CtInfo::RelatedReply), expected));
@@ -57,7 +58,7 @@ fn masquerading(options: &str) -> Engine {
     let everywhere = Prefix { address: address("0.0.0.0"), prefix: 0 };
     engine.network.routes.push(Route { l3num: L3::V4, to: everywhere, interface: wan });
     let rules = format!("*nat\n-A POSTROUTING -o wan -j MASQUERADE {options}\nCOMMIT\n");
-    engine.nat4 = iptables::parse(&rules, L3::V4).unwrap().nat;
+    engine.rules4 = iptables::parse(&rules, L3::V4).unwrap().rules;
     engine
 }
 

@@ -81,6 +81,8 @@ pub struct Flow {
     pub protocol: Protocol,
     /// The interface that a masqueraded flow leaves by (`nat->masq_index`).
     pub masquerade_interface: Option<u16>,
+    /// What is told about the entry; `None` for everything (`CT --ctevents`).
+    pub events: Option<Causes>,
     /// What happened to the entry since the last event about it.
     pub pending: Causes,
     /// The helper that reads its packets.
@@ -97,6 +99,11 @@ impl Flow {
             Direction::Original => &self.tuples[0],
             Direction::Reply => &self.tuples[1],
         }
+    }
+
+    /// `nf_conntrack_eventmask_report`: does anybody want to hear of this?
+    pub(crate) fn tells(&self, causes: Causes) -> bool {
+        !causes.is_empty() && self.events.is_none_or(|wanted| wanted.intersects(causes))
     }
 
     /// Counts one packet of `bytes` bytes (`nf_ct_acct_add`).

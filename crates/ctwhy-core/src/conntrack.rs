@@ -166,6 +166,7 @@ impl Conntrack {
             counters: self.sysctls.acct.then(Default::default),
             protocol: Protocol::Stateless,
             masquerade_interface: None,
+            events: template.events,
             pending: Causes::default(),
             helper: None,
             extension: None,

@@ -1,10 +1,15 @@
 //! The one place that knows the order of hooks (catalogue A.2).
 //!
 //! ```text
-//! received  PREROUTING  conntrack, nat destination
-//!           route       local: LOCAL_IN  nat source, confirm
-//!                       else:  TTL, FORWARD, POSTROUTING  nat source, confirm
-//! local     LOCAL_OUT   conntrack, nat destination; POSTROUTING  nat source, confirm
+//! received  PREROUTING   raw, conntrack, mangle, nat destination
+//!           route        local: LOCAL_IN
+//!                        else:  TTL, FORWARD, POSTROUTING
+//! local     LOCAL_OUT    raw, conntrack, mangle, nat destination, filter
+//!           route        POSTROUTING; local: PREROUTING and LOCAL_IN with what the packet carries
+//!
+//!           LOCAL_IN     mangle, filter, nat source, confirm
+//!           FORWARD      mangle, filter
+//!           POSTROUTING  mangle, nat source, confirm
 //! ```
 
 use alloc::vec::Vec;
@@ -13,21 +18,25 @@ use core::fmt;
 use crate::confirm::{self, ConfirmDrop};
 use crate::conntrack::{Attached, Conntrack, Tracked};
 use crate::direction::CtInfo;
+use crate::event::Causes;
 use crate::helper::HelperDrop;
 use crate::nat::hooks::{Surroundings, translate};
 use crate::nat::manip::decrement_ttl;
-use crate::nat::rules::Ruleset;
 use crate::nat::{Manip, NatDrop};
 use crate::network::{Destination, Network};
 use crate::packet::{Fragment, Packet, PacketError, addresses};
 use crate::random::Random;
 use crate::reason::Reason;
+use crate::rules::run::{Carried, Early, Scene, run};
+use crate::rules::target::Reject;
+use crate::rules::{Rules, TableName};
 use crate::seqadj::SeqDrop;
-use crate::table::EntryId;
+use crate::status::Status;
+use crate::table::{EntryId, ProtocolMut};
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
-use crate::tuple::L3;
+use crate::tuple::{L3, proto};
 
 /// A hook (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +99,17 @@ pub enum DropCause {
     TtlExceeded,
     /// No route leads to its destination.
     NoRoute,
+    /// A rule of raw, mangle or filter dropped it.
+    Rule {
+        /// The table.
+        table: TableName,
+        /// The hook whose chain the packet was in.
+        hook: Hook,
+        /// Line of the rule; `None` for the policy of the chain.
+        line: Option<u32>,
+        /// What the sender is told.
+        reject: Option<Reject>,
+    },
     /// NAT dropped it.
     Nat(NatDrop),
     /// The helper of its flow dropped it.
@@ -101,12 +121,25 @@ pub enum DropCause {
 }
 
 impl DropCause {
+    /// Line of the rule that dropped the packet, if it was one.
+    #[must_use]
+    pub const fn line(&self) -> Option<u32> {
+        match self {
+            DropCause::Rule { line, .. } | DropCause::Nat(NatDrop::Rule { line }) => *line,
+            _ => None,
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             DropCause::TtlExceeded => "forward.ttl_exceeded",
             DropCause::NoRoute => "route.none",
+            DropCause::Rule { reject: Some(_), .. } => "filter.reject",
+            DropCause::Rule { table: TableName::Raw, .. } => "raw.rule",
+            DropCause::Rule { table: TableName::Mangle, .. } => "mangle.rule",
+            DropCause::Rule { .. } => "filter.rule",
             DropCause::Nat(cause) => cause.code(),
             DropCause::Helper(cause) => cause.code(),
             DropCause::SeqAdjust(cause) => cause.code(),
@@ -122,6 +155,11 @@ pub enum Unseen {
     Packet(PacketError),
     /// A fragment: it waits for the rest of its datagram, which is tracked as one packet.
     Fragment(Fragment),
+    /// The raw table dropped it in front of conntrack.
+    Raw {
+        /// Line of the rule; `None` for the policy of the chain.
+        line: Option<u32>,
+    },
 }
 
 impl Unseen {
@@ -131,6 +169,7 @@ impl Unseen {
         match self {
             Unseen::Packet(error) => error.code(),
             Unseen::Fragment(_) => "fragment.incomplete",
+            Unseen::Raw { .. } => "raw.rule",
         }
     }
 }
@@ -188,6 +227,11 @@ impl Ruling {
         }
     }
 
+    /// A packet that the raw table dropped.
+    fn dropped_unseen(hook: Hook, cause: DropCause) -> Ruling {
+        Ruling { verdict: Verdict::Drop(cause), ..Ruling::unseen(hook, Unseen::Raw { line: cause.line() }) }
+    }
+
     /// The packet as conntrack left it; `None` when conntrack did not see it. What this host sends in answer carries
     /// the same entry.
     #[must_use]
@@ -206,15 +250,15 @@ impl Ruling {
     }
 }
 
-/// A host: conntrack, NAT and what they need to know of the network.
+/// A host: conntrack, its rules, and what they need to know of the network.
 #[derive(Clone, Debug)]
 pub struct Engine {
     /// Conntrack proper.
     pub conntrack: Conntrack,
-    /// The nat table for IPv4; `None` when no nat chain exists.
-    pub nat4: Option<Ruleset>,
-    /// The nat table for IPv6.
-    pub nat6: Option<Ruleset>,
+    /// The rules for IPv4.
+    pub rules4: Rules,
+    /// The rules for IPv6.
+    pub rules6: Rules,
     /// Interfaces and routes.
     pub network: Network,
     /// The last packet that outgrew the buffer that it came in.
@@ -222,15 +266,32 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A host with an empty table. `seed` is where NAT's draws come from.
+    /// A host with an empty table and no rules. `seed` is where NAT's draws come from.
     #[must_use]
     pub fn new(seed: u64) -> Engine {
         Engine {
             conntrack: Conntrack { random: Random::new(seed), ..Conntrack::default() },
-            nat4: None,
-            nat6: None,
+            rules4: Rules::default(),
+            rules6: Rules::default(),
             network: Network::default(),
             spare: Vec::new(),
+        }
+    }
+
+    /// The rules of a family.
+    #[must_use]
+    pub const fn rules(&self, l3num: L3) -> &Rules {
+        match l3num {
+            L3::V4 => &self.rules4,
+            L3::V6 => &self.rules6,
+        }
+    }
+
+    /// The rules of a family, to be changed.
+    pub const fn rules_mut(&mut self, l3num: L3) -> &mut Rules {
+        match l3num {
+            L3::V4 => &mut self.rules4,
+            L3::V6 => &mut self.rules6,
         }
     }
 
@@ -268,45 +329,28 @@ impl Engine {
         if let Some(unseen) = not_tracked(&packet) {
             return Entered::Ended(Ruling::unseen(hook, unseen));
         }
-        let (len, l3num, ttl) = (packet.len, packet.l3num, packet.ttl);
-        let mut tracked = self.conntrack.track(&packet, hook, Template::default(), now, sink);
-        let buffer = match buffer.get_mut(..len) {
-            Some(exact) => exact,
-            None => buffer,
+        let mut way = Way::new(&packet, in_interface, now);
+        let mut tracked = match self.track(&packet, hook, None, &mut way, sink) {
+            Ok(tracked) => tracked,
+            Err(cause) => return Entered::Ended(Ruling::dropped_unseen(hook, cause)),
         };
-        let mut way = Way { in_interface, out_interface: None, now, l3num, len };
-
-        if let Err(cause) = self.nat(buffer, &mut tracked, hook, &way, sink) {
-            return Entered::Ended(self.dropped(hook, tracked, DropCause::Nat(cause), sink));
+        let buffer = way.bytes(buffer);
+        match self.arrives(buffer, &mut tracked, &mut way, sink) {
+            Ok(egress) => Entered::OnItsWay(Passage { tracked, way, egress }),
+            Err(cause) => Entered::Ended(ruling(hook, tracked, &way, Err(cause), sink)),
         }
-        let (last, egress) = match self.destination(buffer, &way, sink) {
-            Destination::Local => (Hook::LocalIn, Egress::Local),
-            Destination::None => return Entered::Ended(self.dropped(hook, tracked, DropCause::NoRoute, sink)),
-            Destination::Interface(out) => {
-                if ttl <= 1 {
-                    return Entered::Ended(self.dropped(hook, tracked, DropCause::TtlExceeded, sink));
-                }
-                if let Some(to) = decrement_ttl(buffer, l3num) {
-                    sink.step(|| Step::TtlDecremented { to });
-                }
-                way.out_interface = Some(out);
-                (Hook::PostRouting, Egress::Forwarded(Some(out)))
-            }
-        };
-        let egress = if self.network.is_unknown() { Egress::Forwarded(None) } else { egress };
-        let last = if self.network.is_unknown() { Hook::PostRouting } else { last };
-        Entered::OnItsWay(Passage { tracked, way, last, egress })
     }
 
     /// The second half of [`Engine::receive`]: the last hooks, for the packet that [`Engine::enter`] left in `buffer`.
     pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], passage: Passage, now: Time, sink: &mut S) -> Ruling {
-        let Passage { tracked, mut way, last, egress } = passage;
+        let Passage { mut tracked, mut way, egress } = passage;
         way.now = now;
-        let buffer = match buffer.get_mut(..way.len) {
-            Some(exact) => exact,
-            None => buffer,
+        let buffer = way.bytes(buffer);
+        let ended = match egress {
+            Egress::Local => self.delivers(buffer, &mut tracked, &mut way, sink),
+            _ => self.forwards(buffer, &mut tracked, &mut way, sink),
         };
-        self.leave(buffer, tracked, (Hook::PreRouting, last), egress, &way, sink)
+        ruling(Hook::PreRouting, tracked, &way, ended.map(|()| egress), sink)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
@@ -320,26 +364,190 @@ impl Engine {
         if let Some(unseen) = not_tracked(&packet) {
             return Ruling::unseen(hook, unseen);
         }
-        let mut way = Way { in_interface: None, out_interface: None, now, l3num: packet.l3num, len: packet.len };
-        let mut tracked = match trigger.and_then(confirm::attach) {
-            Some(tracked) => {
-                sink.step(|| Step::AlreadyAttached);
-                tracked
+        let mut way = Way::new(&packet, None, now);
+        // The packet was routed before it came here; what nat destination makes of it is routed again.
+        way.out_interface = match self.network.route(way.l3num, packet.dst) {
+            Destination::Interface(out) => Some(out),
+            Destination::Local => {
+                self.network.interfaces.iter().zip(0..).find(|(i, _)| i.name == "lo").map(|(_, at)| at)
             }
-            None => self.conntrack.track(&packet, hook, Template::default(), now, sink),
+            Destination::None => None,
         };
-        if let Err(cause) = self.nat(buffer, &mut tracked, hook, &way, sink) {
-            return self.dropped(hook, tracked, DropCause::Nat(cause), sink);
+        let attached = self.answer(&packet, trigger, now);
+        let mut tracked = match self.track(&packet, hook, attached, &mut way, sink) {
+            Ok(tracked) => tracked,
+            Err(cause) => return Ruling::dropped_unseen(hook, cause),
+        };
+        let ended = self.leaves(buffer, &mut tracked, &mut way, sink);
+        ruling(hook, tracked, &way, ended, sink)
+    }
+
+    /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
+    /// `nf_ct_set_closing` (ICMP-LOC-02).
+    pub(crate) fn answer(&mut self, packet: &Packet<'_>, trigger: Option<&Tracked>, now: Time) -> Option<Tracked> {
+        let tracked = confirm::attach(trigger?)?;
+        let seconds = self.conntrack.sysctls.tcp_timeout_close;
+        if packet.transport.is_ok_and(|transport| transport.protonum == proto::TCP)
+            && let Attached::Entry(id) = tracked.attached
+            && let Some(entry) = self.conntrack.table.get_mut(id)
+            && let ProtocolMut::Tcp(state) = entry.protocol
+            && state.set_closing()
+        {
+            *entry.pending |= Causes::PROTOINFO;
+            if !entry.status.contains(Status::FIXED_TIMEOUT) {
+                *entry.expires = now.plus_secs(seconds);
+            }
         }
-        let egress = match self.destination(buffer, &way, sink) {
+        Some(tracked)
+    }
+
+    /// The raw table, then conntrack, which leaves a packet alone that carries an entry (CORE-HOOK-04).
+    pub(crate) fn track<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        hook: Hook,
+        attached: Option<Tracked>,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Tracked, DropCause> {
+        if let Some(mut tracked) = attached {
+            self.ask(TableName::Raw, hook, packet, Carried::Tracked(&mut tracked), way, sink)?;
+            sink.step(|| Step::Arrived { hook, bytes: packet.len });
+            sink.step(|| Step::AlreadyAttached);
+            sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
+            return Ok(tracked);
+        }
+        let mut early = Early::Nothing;
+        self.ask(TableName::Raw, hook, packet, Carried::Early(&mut early), way, sink)?;
+        let template = match early {
+            Early::Nothing => Template::default(),
+            Early::Template(ct) => ct.template(way.mark),
+            Early::Untracked => {
+                let ctinfo = CtInfo::Untracked;
+                sink.step(|| Step::Decided { ctinfo });
+                return Ok(Tracked { ctinfo, reason: None, attached: Attached::Untracked });
+            }
+        };
+        Ok(self.conntrack.track(packet, hook, template, way.now, sink))
+    }
+
+    /// PREROUTING behind conntrack, routing, and where that leads.
+    fn arrives<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Egress, DropCause> {
+        self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        let destination = self.destination(buffer, way, sink);
+        if self.network.is_unknown() {
+            return Ok(Egress::Forwarded(None));
+        }
+        match destination {
+            Destination::None => Err(DropCause::NoRoute),
+            Destination::Local => Ok(Egress::Local),
+            Destination::Interface(out) => {
+                if Packet::parse(buffer, way.len).is_ok_and(|packet| packet.ttl <= 1) {
+                    return Err(DropCause::TtlExceeded);
+                }
+                if let Some(to) = decrement_ttl(buffer, way.l3num) {
+                    sink.step(|| Step::TtlDecremented { to });
+                }
+                way.out_interface = Some(out);
+                Ok(Egress::Forwarded(Some(out)))
+            }
+        }
+    }
+
+    /// FORWARD, and on. Where no network is known packets just leave.
+    fn forwards<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if !self.network.is_unknown() {
+            self.consult(TableName::Mangle, Hook::Forward, buffer, tracked, way, sink)?;
+            self.consult(TableName::Filter, Hook::Forward, buffer, tracked, way, sink)?;
+        }
+        self.departs(buffer, tracked, way, sink)
+    }
+
+    /// LOCAL_IN.
+    fn delivers<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::LocalIn, buffer, tracked, way, sink)?;
+        self.consult(TableName::Filter, Hook::LocalIn, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::LocalIn, way, sink)?;
+        self.confirm(buffer, tracked, way, sink)
+    }
+
+    /// LOCAL_OUT behind conntrack, and on.
+    fn leaves<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Egress, DropCause> {
+        self.consult(TableName::Mangle, Hook::LocalOut, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::LocalOut, way, sink)?;
+        self.consult(TableName::Filter, Hook::LocalOut, buffer, tracked, way, sink)?;
+        match self.destination(buffer, way, sink) {
+            Destination::None => Err(DropCause::NoRoute),
             Destination::Interface(out) => {
                 way.out_interface = Some(out);
-                Egress::Forwarded(Some(out))
+                self.departs(buffer, tracked, way, sink)?;
+                Ok(Egress::Forwarded(Some(out)))
             }
-            Destination::Local => Egress::Local,
-            Destination::None => return self.dropped(hook, tracked, DropCause::NoRoute, sink),
-        };
-        self.leave(buffer, tracked, (hook, Hook::PostRouting), egress, &way, sink)
+            Destination::Local => {
+                self.departs(buffer, tracked, way, sink)?;
+                if !self.network.is_unknown() {
+                    self.loops_back(buffer, tracked, way, sink)?;
+                }
+                Ok(Egress::Local)
+            }
+        }
+    }
+
+    /// A packet of this host to itself arrives with what it carries (CORE-HOOK-04, ICMP-LOC-05). One that carries nothing
+    /// is tracked again.
+    fn loops_back<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        (way.in_interface, way.out_interface) = (way.out_interface, None);
+        if let Ok(packet) = Packet::parse(buffer, way.len) {
+            let carried = (!matches!(tracked.attached, Attached::None)).then(|| tracked.clone());
+            *tracked = self.track(&packet, Hook::PreRouting, carried, way, sink)?;
+        }
+        self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        self.delivers(buffer, tracked, way, sink)
+    }
+
+    /// POSTROUTING.
+    fn departs<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::PostRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PostRouting, way, sink)?;
+        self.confirm(buffer, tracked, way, sink)
     }
 
     /// Where a packet goes, its destination translated. Without any routes it just goes on.
@@ -355,30 +563,6 @@ impl Engine {
             Destination::None => {}
         }
         destination
-    }
-
-    /// The last hook: nat source, then confirm.
-    fn leave<S: Sink>(
-        &mut self,
-        buffer: &mut [u8],
-        mut tracked: Tracked,
-        (hook, last): (Hook, Hook),
-        egress: Egress,
-        way: &Way,
-        sink: &mut S,
-    ) -> Ruling {
-        if let Err(cause) = self.nat(buffer, &mut tracked, last, way, sink) {
-            return self.dropped(hook, tracked, DropCause::Nat(cause), sink);
-        }
-        let confirm = |engine: &mut Engine, tracked: &mut Tracked, sink: &mut S| {
-            confirm::confirm(tracked, &mut engine.conntrack.table, way.now, sink)
-        };
-        let resized = match self.conclude(buffer, &mut tracked, way, sink, confirm) {
-            Ok(resized) => resized,
-            Err(cause) => return self.dropped(hook, tracked, cause, sink),
-        };
-        let Tracked { ctinfo, reason, attached } = tracked;
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict: Verdict::Accept, egress, attached, resized }
     }
 
     /// `nf_confirm`: the helper, then `confirm`. What the helper began for a flow that is not confirmed is taken back.
@@ -414,13 +598,56 @@ impl Engine {
         }
     }
 
-    fn dropped<S: Sink>(&self, hook: Hook, tracked: Tracked, cause: DropCause, sink: &mut S) -> Ruling {
-        if matches!(tracked.attached, Attached::Unconfirmed(_)) {
-            sink.step(|| Step::EntryVanished);
+    fn confirm<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        let confirm = |engine: &mut Engine, tracked: &mut Tracked, sink: &mut S| {
+            confirm::confirm(tracked, &mut engine.conntrack.table, way.now, sink)
+        };
+        way.resized = self.conclude(buffer, tracked, way, sink, confirm)?;
+        Ok(())
+    }
+
+    /// A chain of mangle or filter, about a packet that is through conntrack.
+    fn consult<S: Sink>(
+        &mut self,
+        table: TableName,
+        hook: Hook,
+        buffer: &[u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if self.rules(way.l3num).table(table).is_none() {
+            return Ok(());
         }
-        let Tracked { ctinfo, reason, attached } = tracked;
-        let verdict = Verdict::Drop(cause);
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress: Egress::Nowhere, attached, resized: None }
+        let Ok(packet) = Packet::parse(buffer, way.len) else { return Ok(()) };
+        self.ask(table, hook, &packet, Carried::Tracked(tracked), way, sink)
+    }
+
+    /// A chain of raw, mangle or filter.
+    fn ask<S: Sink>(
+        &mut self,
+        table: TableName,
+        hook: Hook,
+        packet: &Packet<'_>,
+        carried: Carried<'_>,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        let Engine { conntrack, rules4, rules6, network, .. } = self;
+        let rules = match way.l3num {
+            L3::V4 => rules4.table(table),
+            L3::V6 => rules6.table(table),
+        };
+        let Some(rules) = rules else { return Ok(()) };
+        let interfaces = (network.name(way.in_interface), network.name(way.out_interface));
+        let entries = &mut conntrack.table;
+        run(rules, packet, Scene { table, hook, interfaces, mark: &mut way.mark, carried, entries }, sink)
     }
 
     fn nat<S: Sink>(
@@ -430,10 +657,10 @@ impl Engine {
         hook: Hook,
         way: &Way,
         sink: &mut S,
-    ) -> Result<(), NatDrop> {
+    ) -> Result<(), DropCause> {
         let rules = match way.l3num {
-            L3::V4 => &self.nat4,
-            L3::V6 => &self.nat6,
+            L3::V4 => &self.rules4.nat,
+            L3::V6 => &self.rules6.nat,
         };
         if rules.is_none() {
             return Ok(());
@@ -443,12 +670,29 @@ impl Engine {
             network: &self.network,
             in_interface: way.in_interface,
             out_interface: way.out_interface,
+            mark: way.mark,
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
             now: way.now,
         };
-        translate(buffer, way.len, tracked, hook, &mut around, sink)
+        translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)
     }
+}
+
+/// What became of a packet that conntrack has seen.
+fn ruling<S: Sink>(hook: Hook, tracked: Tracked, way: &Way, ended: Result<Egress, DropCause>, sink: &mut S) -> Ruling {
+    let (verdict, egress) = match ended {
+        Ok(egress) => (Verdict::Accept, egress),
+        Err(cause) => {
+            if matches!(tracked.attached, Attached::Unconfirmed(_)) {
+                sink.step(|| Step::EntryVanished);
+            }
+            (Verdict::Drop(cause), Egress::Nowhere)
+        }
+    };
+    let Tracked { ctinfo, reason, attached } = tracked;
+    let resized = if ended.is_ok() { way.resized } else { None };
+    Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized }
 }
 
 /// What became of a packet in [`Engine::enter`].
@@ -465,7 +709,6 @@ pub enum Entered {
 pub struct Passage {
     tracked: Tracked,
     way: Way,
-    last: Hook,
     egress: Egress,
 }
 
@@ -483,7 +726,7 @@ impl Passage {
     }
 }
 
-/// What stays the same while a packet is on its way.
+/// What a packet has on its way besides its bytes and its entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
     pub(crate) in_interface: Option<u16>,
@@ -491,6 +734,22 @@ pub(crate) struct Way {
     pub(crate) now: Time,
     pub(crate) l3num: L3,
     pub(crate) len: usize,
+    /// The mark that rules gave it (`skb->mark`).
+    pub(crate) mark: u32,
+    /// What a helper made of its length.
+    pub(crate) resized: Option<Resized>,
+}
+
+impl Way {
+    pub(crate) const fn new(packet: &Packet<'_>, in_interface: Option<u16>, now: Time) -> Way {
+        Way { in_interface, out_interface: None, now, l3num: packet.l3num, len: packet.len, mark: 0, resized: None }
+    }
+
+    /// The packet without what pads it.
+    fn bytes<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
+        let end = self.len.min(buffer.len());
+        &mut buffer[..end]
+    }
 }
 
 /// Packets that conntrack must not be asked about yet.
@@ -508,7 +767,7 @@ pub(crate) fn not_tracked(packet: &Packet<'_>) -> Option<Unseen> {
 /// How many bytes of a transport header its tracker reads.
 fn decisive_bytes(packet: &Packet<'_>, protonum: u8, offset: usize) -> usize {
     use crate::track::{icmp, icmpv6, sctp};
-    use crate::tuple::{gre_version, proto};
+    use crate::tuple::gre_version;
     match (packet.l3num, protonum) {
         (_, proto::UDP | proto::UDPLITE) => 8,
         (_, proto::SCTP) => {

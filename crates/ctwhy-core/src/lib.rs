@@ -8,11 +8,12 @@
 //! 4. [`table`] and [`conn`]: [`zone`] and tuple -> entry; unconfirmed and confirmed entries.
 //! 5. [`track`]: what the protocol says about the packet.
 //! 6. [`conntrack`]: steps 1 to 5 in their order, for one packet.
-//! 7. [`nat`]: the binding of the flow; rewriting of packets and of quoted packets.
-//! 8. [`helper`], [`expect`] and [`seqadj`]: flows to come, what NAT writes into payloads, and the numbers behind that.
+//! 7. [`rules`]: what raw, mangle and filter do to it; [`template`] is what raw asks of conntrack.
+//! 8. [`nat`]: the binding of the flow; rewriting of packets and of quoted packets.
+//! 9. [`helper`], [`expect`] and [`seqadj`]: flows to come, what NAT writes into payloads, and the numbers behind that.
 //!    What few flows need of it is in [`extension`].
-//! 9. [`confirm`]: the entry goes into the table.
-//! 10. [`hook`]: the order of all that; [`hook::Engine`] is where a caller begins.
+//! 10. [`confirm`]: the entry goes into the table.
+//! 11. [`hook`]: the order of all that; [`hook::Engine`] is where a caller begins.
 //!
 //! [`mirror`] is the same engine beside a kernel.
 //!
@@ -61,6 +62,7 @@ pub mod random;
 pub mod reason;
 pub mod related;
 pub mod render;
+pub mod rules;
 pub mod seqadj;
 pub mod status;
 pub mod sysctl;

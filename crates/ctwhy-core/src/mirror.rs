@@ -9,7 +9,6 @@ use crate::confirm;
 use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
-use crate::event::Causes;
 use crate::hook::{DropCause, Egress, Engine, Hook, Ruling, Unseen, Verdict, Way, not_tracked};
 use crate::nat::NatDrop;
 use crate::nat::hooks::{Surroundings, translate};
@@ -18,11 +17,10 @@ use crate::nat::rules::Ruleset;
 use crate::network::Destination;
 use crate::packet::Packet;
 use crate::status::Status;
-use crate::table::{EntryId, ProtocolMut};
-use crate::template::Template;
+use crate::table::EntryId;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
-use crate::tuple::{Tuple, proto};
+use crate::tuple::Tuple;
 use crate::zone::Zone;
 
 /// What the kernel said about a flow that it confirmed.
@@ -76,31 +74,9 @@ impl Engine {
         if let Some(unseen) = not_tracked(packet) {
             return Err(unseen);
         }
-        if let Some(tracked) = trigger.and_then(confirm::attach) {
-            sink.step(|| Step::Arrived { hook, bytes: packet.len });
-            sink.step(|| Step::AlreadyAttached);
-            if packet.transport.is_ok_and(|transport| transport.protonum == proto::TCP) {
-                self.close(&tracked, now);
-            }
-            sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
-            return Ok(tracked);
-        }
-        Ok(self.conntrack.track(packet, hook, Template::default(), now, sink))
-    }
-
-    /// `nf_ct_set_closing`: this host reset a connection that it forwards (ICMP-LOC-02).
-    fn close(&mut self, tracked: &Tracked, now: Time) {
-        let seconds = self.conntrack.sysctls.tcp_timeout_close;
-        if let Attached::Entry(id) = tracked.attached
-            && let Some(entry) = self.conntrack.table.get_mut(id)
-            && let ProtocolMut::Tcp(state) = entry.protocol
-            && state.set_closing()
-        {
-            *entry.pending |= Causes::PROTOINFO;
-            if !entry.status.contains(Status::FIXED_TIMEOUT) {
-                *entry.expires = now.plus_secs(seconds);
-            }
-        }
+        let mut way = Way::new(packet, None, now);
+        let attached = self.answer(packet, trigger, now);
+        self.track(packet, hook, attached, &mut way, sink).map_err(|cause| Unseen::Raw { line: cause.line() })
     }
 
     /// The rest of a packet's way, as the kernel took it: `buffer` holds the packet as it arrived and is rewritten to
@@ -128,7 +104,7 @@ impl Engine {
         };
         let (l3num, len, ttl) = (packet.l3num, packet.len, packet.ttl);
         self.adopt_binding(&mut tracked, learnt, now, sink);
-        let way = Way { in_interface: None, out_interface: None, now, l3num, len };
+        let way = Way { in_interface: None, out_interface: None, now, l3num, len, mark: 0, resized: None };
         if let Err(cause) = self.follow(buffer, &mut tracked, hook, &way, sink) {
             return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }
@@ -234,6 +210,7 @@ impl Engine {
             network: &self.network,
             in_interface: way.in_interface,
             out_interface: way.out_interface,
+            mark: way.mark,
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
             now: way.now,

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::nat::rules::Network as Prefix;
+use crate::rules::Network as Prefix;
 use crate::tuple::{Addr, L3};
 
 /// Interfaces and routes. Empty when only the capture is known.
@@ -66,6 +66,11 @@ impl Network {
     #[must_use]
     pub fn interface(&self, index: u16) -> Option<&Interface> {
         self.interfaces.get(usize::from(index))
+    }
+
+    /// The name of an interface.
+    pub(crate) fn name(&self, index: Option<u16>) -> Option<&str> {
+        index.and_then(|index| self.interface(index)).map(|interface| interface.name.as_str())
     }
 
     /// The index of the interface with this name; a new one is added when there is none.

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::event::Causes;
 use crate::zone::Zone;
 
 /// How a packet is to be looked up, and what the flow that it may begin gets.
@@ -11,8 +12,8 @@ pub struct Template {
     pub zone: Zone,
     /// The helper of a flow that begins.
     pub helper: Option<HelperName>,
-    /// Bits of `enum ip_conntrack_events` that are reported about a flow that begins; `None` for all.
-    pub events: Option<u16>,
+    /// What is told about a flow that begins; `None` for everything.
+    pub events: Option<Causes>,
 }
 
 /// The name of a helper: at most 15 bytes (`NF_CT_HELPER_NAME_LEN`).

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 
 use ctwhy_core::hook::Hook;
-use ctwhy_core::nat::iptables::{Parsed, RuleErrorKind, parse};
 use ctwhy_core::nat::range::Range;
-use ctwhy_core::nat::rules::{Condition, Matches, Network, Ruleset, Target};
+use ctwhy_core::nat::rules::{Ruleset, Target};
+use ctwhy_core::rules::iptables::{Parsed, RuleErrorKind, parse, parse_only};
+use ctwhy_core::rules::{Condition, Matches, Network, Rules, TableName};
 use ctwhy_core::tuple::{Addr, L3};
 use proptest::prelude::*;
 
@@ -31,12 +32,12 @@ fn to(first: &str, last: &str, ports: Option<(u16, u16)>) -> Range {
 }
 
 fn nat(text: &str, l3num: L3) -> Ruleset {
-    parse(text, l3num).unwrap().nat.unwrap()
+    parse(text, l3num).unwrap().rules.nat.unwrap()
 }
 
 /// Line, matches and target of each rule of a chain.
 fn chain(rules: &Ruleset, hook: Hook) -> Vec<(u32, Matches, Target)> {
-    rules.chain(hook).unwrap().rules.iter().map(|rule| (rule.line, rule.matches.clone(), rule.target)).collect()
+    rules.chain(hook).rules.iter().map(|rule| (rule.line, rule.matches.clone(), rule.target)).collect()
 }
 
 /// Printed by iptables-save 1.8.9 (nf_tables), with counters.
@@ -106,8 +107,11 @@ COMMIT
 #[test]
 fn what_iptables_save_prints() {
     let parsed = parse(SAVED, L3::V4).unwrap();
-    assert_eq!(parsed.other_tables, ["mangle", "filter"]);
-    let rules = parsed.nat.unwrap();
+    assert_eq!(parsed.other_tables, Vec::<String>::new());
+    let only_nat = parse_only(SAVED, L3::V4, &[TableName::Nat]).unwrap();
+    assert_eq!(only_nat.other_tables, ["mangle", "filter"]);
+    assert_eq!(only_nat.rules, Rules { nat: parsed.rules.nat.clone(), ..Rules::default() });
+    let rules = parsed.rules.nat.unwrap();
     let any = Matches::default;
     let tcp = || Matches { protocol: is(6), ..any() };
     let udp = || Matches { protocol: is(17), ..any() };
@@ -134,7 +138,7 @@ fn what_iptables_save_prints() {
             ),
             (28, Matches { dport: is((53, 53)), ..udp() }, Target::Redirect(redirect(5300, 5310, true))),
             (29, Matches { dport: is((1000, 65535)), ..tcp() }, Target::Dnat(redirect(99, 99, false))),
-            (30, Matches { protocol: is(253), ..any() }, Target::Accept),
+            (30, Matches { protocol: is(253), ..any() }, Target::Return),
             (31, Matches { protocol: not(1), ..any() }, Target::Accept),
         ]
     );
@@ -181,10 +185,10 @@ fn what_ip6tables_save_prints() {
 }
 
 #[test]
-fn policies_and_what_return_means_under_them() {
+fn policies() {
     let rules = nat("*nat\n:OUTPUT DROP\n:PREROUTING ACCEPT [7:9]\n-A OUTPUT -p 6 -j RETURN\nCOMMIT\n", L3::V4);
     assert!(rules.output.drops && !rules.prerouting.drops);
-    assert_eq!(chain(&rules, Hook::LocalOut)[0].2, Target::Drop);
+    assert_eq!(chain(&rules, Hook::LocalOut)[0].2, Target::Return);
 }
 
 #[test]
@@ -206,9 +210,9 @@ fn other_ways_to_write_the_same() {
 #[test]
 fn no_nat_table_is_told_from_an_empty_one() {
     assert_eq!(parse("", L3::V4), Ok(Parsed::default()));
-    let filter = parse("*filter\n:DOCKER - [0:0]\n-A X \"\nCOMMIT\n", L3::V4).unwrap();
-    assert_eq!((filter.nat, filter.other_tables), (None, vec!["filter".to_owned()]));
-    assert_eq!(parse("*nat\nCOMMIT\n", L3::V4).unwrap().nat, Some(Ruleset::default()));
+    let security = parse("*security\n:DOCKER - [0:0]\n-A X \"\nCOMMIT\n", L3::V4).unwrap();
+    assert_eq!((security.rules, security.other_tables), (Rules::default(), vec!["security".to_owned()]));
+    assert_eq!(parse("*nat\nCOMMIT\n", L3::V4).unwrap().rules.nat, Some(Ruleset::default()));
 }
 
 /// A rule in the nat table, and what is wrong with it.
@@ -221,22 +225,23 @@ fn refused(rule: &str, l3num: L3) -> (u32, u32, String, RuleErrorKind) {
 fn every_refusal_names_its_word() {
     use RuleErrorKind::*;
     for (rule, word, kind) in [
-        (":DOCKER - [0:0]", ":DOCKER", UserChain),
+        (":DOCKER ACCEPT [0:0]", ":DOCKER", NoChain { table: TableName::Nat }),
+        (":FORWARD ACCEPT [0:0]", ":FORWARD", NoChain { table: TableName::Nat }),
         (":INPUT", "", Missing { what: "the policy of the chain, ACCEPT or DROP" }),
         (":INPUT QUEUE", "QUEUE", Policy),
         (":INPUT ACCEPT 7", "7", TrailingWord),
         (":INPUT ACCEPT [0:0] x", "x", TrailingWord),
-        ("-A DOCKER -j ACCEPT", "DOCKER", UserChain),
-        ("-A FORWARD -j ACCEPT", "FORWARD", UserChain),
+        ("-A DOCKER -j ACCEPT", "DOCKER", NoChain { table: TableName::Nat }),
+        ("-A FORWARD -j ACCEPT", "FORWARD", NoChain { table: TableName::Nat }),
         ("-A", "", Missing { what: "the name of a chain" }),
         ("[0:0]", "", Missing { what: "-A CHAIN" }),
         ("[a:0] -A INPUT", "[a:0]", UnknownLine),
         ("-I INPUT -j ACCEPT", "-I", UnknownLine),
         ("iptables -t nat -A INPUT", "iptables", UnknownLine),
         ("-A INPUT -m comment --comment \"open", "\"", UnclosedQuote),
-        ("-A INPUT -m conntrack --ctstate NEW -j ACCEPT", "conntrack", UnknownMatch),
+        ("-A INPUT -m limit --limit 5/s -j ACCEPT", "limit", UnknownMatch),
         ("-A INPUT --mark 7 -j ACCEPT", "--mark", UnknownOption),
-        ("-A INPUT -g X", "-g", UnknownOption),
+        ("-A INPUT -g X", "X", NoChain { table: TableName::Nat }),
         ("-A INPUT stray -j ACCEPT", "stray", UnknownOption),
         ("-A INPUT !", "", Missing { what: "a match behind !" }),
         ("-A INPUT ! -j ACCEPT", "-j", NotNegatable),
@@ -268,7 +273,7 @@ fn every_refusal_names_its_word() {
         ("-A INPUT -p udplite --dport 9 -j ACCEPT", "--dport", PortsNeedProtocol),
         ("-A INPUT -m tcp -j ACCEPT", "tcp", MatchNeedsProtocol),
         ("-A INPUT -p tcp -m udp -j ACCEPT", "udp", MatchNeedsProtocol),
-        ("-A INPUT -j LOG", "LOG", UnknownTarget),
+        ("-A INPUT -j NETMAP", "NETMAP", UnknownTarget),
         ("-A INPUT -j DROP", "DROP", DropTarget),
         ("-A INPUT -j ACCEPT --random", "--random", NoTargetOf),
         ("-A INPUT --to-ports 7", "--to-ports", NoTargetOf),
@@ -327,7 +332,7 @@ fn every_fault_of_the_frame_names_its_line() {
         ("*nat x\n", 1, "x", TrailingWord),
         ("*nat\nCOMMIT now\n", 2, "now", TrailingWord),
         ("*nat\n", 1, "", NotCommitted),
-        ("*filter\n-A X\n", 2, "", NotCommitted),
+        ("*security\n-A X\n", 2, "", NotCommitted),
         ("*nat\n*filter\nCOMMIT\n", 2, "*filter", NotCommitted),
         ("*nat\nCOMMIT\n*nat\nCOMMIT\n", 3, "*nat", TableTwice),
         ("*nat\n:INPUT ACCEPT\n:INPUT ACCEPT\n", 3, ":INPUT", ChainTwice),
@@ -340,10 +345,11 @@ fn every_fault_of_the_frame_names_its_line() {
 
 #[test]
 fn an_error_is_one_sentence_that_says_what_is_supported() {
-    let error = parse("*nat\n-A INPUT -m conntrack --ctstate NEW\nCOMMIT\n", L3::V4).unwrap_err();
+    let error = parse("*nat\n-A INPUT -m limit --limit 5/s\nCOMMIT\n", L3::V4).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "line 2, column 13: 'conntrack' is a match that is not supported; supported are tcp, udp and comment"
+        "line 2, column 13: 'limit' is a match that is not supported; supported are tcp, udp, icmp, icmp6, conntrack, \
+         state, mark, connmark and comment"
     );
     let error = parse("*nat\n-A PREROUTING -j DNAT\nCOMMIT\n", L3::V4).unwrap_err();
     assert_eq!(error.to_string(), "line 2, column 22: expected --to-destination");
@@ -353,7 +359,32 @@ fn an_error_is_one_sentence_that_says_what_is_supported() {
 
 /// Words that make lines which come far, and some that do not belong.
 fn word() -> impl Strategy<Value = String> {
-    const KNOWN: [&str; 41] = [
+    const KNOWN: [&str; 66] = [
+        "*raw",
+        "*filter",
+        ":own",
+        "-",
+        "own",
+        "-g",
+        "conntrack",
+        "state",
+        "mark",
+        "connmark",
+        "--ctstate",
+        "--state",
+        "--ctdir",
+        "--mark",
+        "--icmp-type",
+        "--tcp-flags",
+        "NEW,INVALID",
+        "CT",
+        "--zone-orig",
+        "CONNMARK",
+        "--save-mark",
+        "--set-xmark",
+        "REJECT",
+        "--reject-with",
+        "0x1/0x3",
         "*nat",
         "COMMIT",
         ":INPUT",
@@ -410,7 +441,8 @@ proptest! {
     fn no_line_of_known_words_makes_it_panic(lines in prop::collection::vec(prop::collection::vec(word(), 0..9), 0..9)) {
         let text: String = lines.iter().map(|line| line.join(" ") + "\n").collect();
         for l3num in [L3::V4, L3::V6] {
-            for text in [text.clone(), format!("*nat\n{text}COMMIT\n")] {
+            let within = |table| format!("*{table}\n:own -\n{text}COMMIT\n");
+            for text in [text.clone(), within("nat"), within("raw"), within("filter")] {
                 if let Err(error) = parse(&text, l3num) {
                     prop_assert!(error.line as usize <= text.lines().count() && error.column >= 1, "{error}");
                 }

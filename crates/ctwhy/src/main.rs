@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Explain the packets of a capture
-    Explain(explain::ExplainArgs),
+    Explain(Box<explain::ExplainArgs>),
     /// Explain the packets of an NFQUEUE beside the kernel that decides about them
     #[cfg(target_os = "linux")]
     Live(live::LiveArgs),

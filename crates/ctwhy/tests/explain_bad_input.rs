@@ -146,7 +146,8 @@ fn rules_that_are_not_understood() {
     let rules =
         file(&folder, "rules.v4", "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m addrtype -j DOCKER\nCOMMIT\n");
     explain(&[&capture, "--nat-rules", &rules]).fails(&format!(
-        "ctwhy: {rules}: line 3, column 18: 'addrtype' is a match that is not supported; supported are tcp, udp and comment"
+        "ctwhy: {rules}: line 3, column 18: 'addrtype' is a match that is not supported; supported are tcp, udp, icmp, icmp6, conntrack, \
+         state, mark, connmark and comment"
     ));
     let filter = file(&folder, "filter.v4", "*filter\nCOMMIT\n");
     explain(&[&capture, "--nat-rules", &filter])

@@ -2,7 +2,7 @@
 
 use super::manip::{Place, rewrite};
 use super::range::Range;
-use super::rules::{Ruleset, Subject, Target};
+use super::rules::{Ruleset, Target};
 use super::{Manip, NatDrop, quoted, setup};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
@@ -10,6 +10,9 @@ use crate::hook::Hook;
 use crate::network::Network;
 use crate::packet::Packet;
 use crate::random::Random;
+use crate::rules::Course;
+use crate::rules::matches::Subject;
+use crate::rules::run::seen;
 use crate::status::Status;
 use crate::table::Table;
 use crate::time::Time;
@@ -22,6 +25,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) network: &'a Network,
     pub(crate) in_interface: Option<u16>,
     pub(crate) out_interface: Option<u16>,
+    pub(crate) mark: u32,
     pub(crate) table: &'a mut Table,
     pub(crate) random: &'a mut Random,
     pub(crate) now: Time,
@@ -47,7 +51,7 @@ pub(crate) fn translate<S: Sink>(
         return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
-        decide(tracked, hook, manip, around, sink)?;
+        decide(tracked, (buffer, len), (hook, manip), around, sink)?;
     }
     if interface_changed(tracked, hook, around) {
         if let Attached::Entry(id) = tracked.attached {
@@ -113,11 +117,12 @@ fn interface_changed(tracked: &Tracked, hook: Hook, around: &Surroundings<'_>) -
 /// Asks the rules about a flow whose binding on this side is open; without a matching rule the binding is null.
 fn decide<S: Sink>(
     tracked: &mut Tracked,
-    hook: Hook,
-    manip: Manip,
+    (buffer, len): (&[u8], usize),
+    (hook, manip): (Hook, Manip),
     around: &mut Surroundings<'_>,
     sink: &mut S,
 ) -> Result<(), NatDrop> {
+    let seen = seen(tracked, around.table);
     let Attached::Unconfirmed(own) = &mut tracked.attached else {
         // Once confirmed nothing changes, and a flow older than the nat chains is never bound (NAT-SET-03).
         sink.step(|| Step::NatKept { manip });
@@ -129,7 +134,10 @@ fn decide<S: Sink>(
         return Ok(());
     }
     let Some(current) = flow.tuple(Direction::Reply).invert() else { return Ok(()) };
-    let bound = matching_range(&current, hook, around, sink)?;
+    let Ok(packet) = Packet::parse(buffer, len) else { return Ok(()) };
+    let interfaces = (around.network.name(around.in_interface), around.network.name(around.out_interface));
+    let subject = Subject { packet: &packet, interfaces, mark: around.mark, seen };
+    let bound = matching_range(&subject, &current, (hook, manip), around, sink)?;
     let null = match manip {
         Manip::Src => Range::address(current.src),
         Manip::Dst => Range::address(current.dst),
@@ -144,26 +152,32 @@ fn decide<S: Sink>(
 
 /// Runs the chain of the hook: the range of the rule that matched, and whether it masquerades.
 fn matching_range<S: Sink>(
+    subject: &Subject<'_>,
     current: &Tuple,
-    hook: Hook,
+    (hook, manip): (Hook, Manip),
     around: &Surroundings<'_>,
     sink: &mut S,
 ) -> Result<Option<(Range, bool)>, NatDrop> {
-    let Some(manip) = hook.manip() else { return Ok(None) };
-    let Some(chain) = around.rules.and_then(|rules| rules.chain(hook)) else { return Ok(None) };
-    let name = |index: Option<u16>| index.and_then(|i| around.network.interface(i)).map(|i| i.name.as_str());
-    let subject =
-        Subject { tuple: current, in_interface: name(around.in_interface), out_interface: name(around.out_interface) };
-    let rule = chain.rules.iter().find(|rule| rule.matches.matches(&subject));
-    sink.step(|| Step::NatAsked { hook, manip, line: rule.map(|rule| rule.line) });
-    let Some(rule) = rule else {
-        return if chain.drops { Err(NatDrop::Rule { line: None }) } else { Ok(None) };
+    let Some(rules) = around.rules else { return Ok(None) };
+    let mut decided = None;
+    rules.walk(hook, |rule| {
+        if !rule.matches.matches(subject) {
+            return Course::Next;
+        }
+        let course = rule.target.course();
+        if course == Course::End {
+            decided = Some((rule.line, rule.target));
+        }
+        course
+    });
+    sink.step(|| Step::NatAsked { hook, manip, line: decided.map(|(line, _)| line) });
+    let Some((line, target)) = decided else {
+        return if rules.chain(hook).drops { Err(NatDrop::Rule { line: None }) } else { Ok(None) };
     };
     let (network, l3num) = (around.network, current.l3num);
     let one = |address: Option<Addr>| address.ok_or(NatDrop::NoAddress).map(|address| (address, address));
-    match rule.target {
-        Target::Accept => Ok(None),
-        Target::Drop => Err(NatDrop::Rule { line: Some(rule.line) }),
+    match target {
+        Target::Drop => Err(NatDrop::Rule { line: Some(line) }),
         Target::Snat(range) | Target::Dnat(range) => Ok(Some((range, false))),
         Target::Masquerade(range) => {
             let out = around.out_interface;
@@ -177,5 +191,6 @@ fn matching_range<S: Sink>(
             };
             Ok(Some((Range { addresses: Some(addresses?), ..range }, false)))
         }
+        Target::Accept | Target::Return | Target::Jump(_) | Target::Goto(_) | Target::Log => Ok(None),
     }
 }

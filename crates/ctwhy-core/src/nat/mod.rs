@@ -1,7 +1,6 @@
 //! NAT: a binding is decided once per flow and lives in its reply tuple; every packet is then rewritten by it.
 
 pub(crate) mod hooks;
-pub mod iptables;
 pub mod manip;
 pub mod quoted;
 pub mod range;

@@ -10,7 +10,9 @@ use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
 use crate::nat::NatDrop;
 use crate::network::Network;
-use crate::trace::{Part, Protected, Step, TimeoutRule, Unchecked, Update};
+use crate::template::Template;
+use crate::trace::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
+use crate::zone::Zone;
 
 /// A step in words that name the interfaces of a network.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +119,10 @@ impl Display for Step {
                 write!(f, "entry #{id} belongs to an older connection: deleted, the packet is looked up again")
             }
             Step::Killed { id } => write!(f, "entry #{id} ends with this packet"),
+            Step::Ruled { table, hook, line: Some(line), did } => {
+                write!(f, "{table} {hook}: the rule in line {line} {did}")
+            }
+            Step::Ruled { table, hook, line: None, did } => write!(f, "{table} {hook}: the policy {did}"),
             Step::NatAsked { hook, manip, line: Some(line) } => {
                 write!(f, "nat {hook}: the rule in line {line} decides about the {manip}")
             }
@@ -232,6 +238,16 @@ impl Display for DropCause {
         match self {
             DropCause::TtlExceeded => f.write_str("its TTL is used up here; this host answers with time exceeded"),
             DropCause::NoRoute => f.write_str("no route leads to its destination"),
+            DropCause::Rule { table, hook, line, reject } => {
+                match line {
+                    Some(line) => write!(f, "the {table} rule in line {line}, in {hook}, ")?,
+                    None => write!(f, "the policy of {table} {hook} ")?,
+                }
+                match reject {
+                    Some(kind) => write!(f, "rejects it with {}", kind.name()),
+                    None => f.write_str("drops it"),
+                }
+            }
             DropCause::Nat(cause) => cause.fmt(f),
             DropCause::Helper(cause) => cause.fmt(f),
             DropCause::SeqAdjust(cause) => cause.fmt(f),
@@ -263,6 +279,37 @@ impl Display for NatDrop {
     }
 }
 
+impl Display for Ruled {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Ruled::Accepted => f.write_str("accepts the packet"),
+            Ruled::Dropped => f.write_str("drops the packet"),
+            Ruled::Rejected(kind) => write!(f, "rejects the packet, its sender gets a {}", kind.name()),
+            Ruled::Returned => f.write_str("leads back"),
+            Ruled::Jumped => f.write_str("leads into another chain"),
+            Ruled::Logged => f.write_str("logs the packet"),
+            Ruled::Untracked => f.write_str("exempts the packet from tracking"),
+            Ruled::Template(template) => write!(f, "gives conntrack a template: {template}"),
+            Ruled::Marked { to } => write!(f, "makes the mark of the packet {to:#x}"),
+            Ruled::FlowMarked { to } => write!(f, "makes the mark of the flow {to:#x}"),
+            Ruled::Ignored => f.write_str("matches, but changes nothing"),
+        }
+    }
+}
+
+impl Display for Template {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.zone {
+            Zone { id, only: None } => write!(f, "zone {id}")?,
+            Zone { id, only: Some(direction) } => write!(f, "zone {id} for the {direction} direction")?,
+        }
+        match self.helper {
+            Some(helper) => write!(f, ", helper {helper}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Display for ConfirmDrop {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -277,6 +324,7 @@ impl Display for Unseen {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Unseen::Packet(error) => error.fmt(f),
+            Unseen::Raw { .. } => f.write_str("the raw table is in front of conntrack, which did not see it"),
             Unseen::Fragment(fragment) => {
                 let more = if fragment.more { ", more follow" } else { ", the last one" };
                 write!(

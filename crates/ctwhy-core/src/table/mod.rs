@@ -138,6 +138,11 @@ impl Table {
         Some(self.stored(id)?.status)
     }
 
+    /// The mark of an entry.
+    pub(crate) fn mark(&self, id: EntryId) -> Option<u32> {
+        Some(self.stored(id)?.mark)
+    }
+
     /// The number of an entry, [`Confirmed::id`].
     #[must_use]
     pub fn number(&self, id: EntryId) -> Option<u32> {
@@ -332,7 +337,9 @@ impl Table {
     /// Deletes an entry and tells of it (`nf_ct_delete`).
     pub(crate) fn delete<S: Sink>(&mut self, id: EntryId, now: Time, sink: &mut S) -> Option<Confirmed> {
         let mut entry = self.remove(id)?;
-        sink.event(|| Event { causes: Causes::DESTROY, entry, at: now });
+        if entry.flow.tells(Causes::DESTROY) {
+            sink.event(|| Event { causes: Causes::DESTROY, entry, at: now });
+        }
         if let Some(extension) = entry.flow.extension.take() {
             self.bury(extension, &entry, now, sink);
         }

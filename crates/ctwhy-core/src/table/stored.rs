@@ -30,7 +30,7 @@ pub(super) struct Stored {
     protonum: u8,
     pub(super) zone: Zone,
     pub(super) status: Status,
-    mark: u32,
+    pub(super) mark: u32,
     pub(super) id: u32,
     pending: Causes,
     /// Where its [`Extra`] is.
@@ -101,6 +101,7 @@ struct Extra {
     masquerade_interface: Option<u16>,
     helper: Option<Helper>,
     extension: Option<ExtensionId>,
+    events: Option<Causes>,
 }
 
 /// What is kept aside.
@@ -168,11 +169,12 @@ impl Aside {
 
     /// Stores an entry in a place that had `generation` others before.
     pub(super) fn store(&mut self, entry: &Confirmed, generation: u32) -> Stored {
-        let Flow { tuples, zone, status, mark, counters, protocol, masquerade_interface, pending, helper, extension } =
-            entry.flow;
+        let Flow { tuples, zone, status, mark, counters, protocol, masquerade_interface, .. } = entry.flow;
+        let Flow { events, pending, helper, extension, .. } = entry.flow;
         let [original, reply] = &tuples;
-        let extra = (counters.is_some() || masquerade_interface.is_some() || extension.is_some() || helper.is_some())
-            .then(|| self.extras.insert(Extra { counters, masquerade_interface, helper, extension }))
+        let rare = counters.is_some() || masquerade_interface.is_some() || events.is_some();
+        let extra = (rare || extension.is_some() || helper.is_some())
+            .then(|| self.extras.insert(Extra { counters, masquerade_interface, helper, extension, events }))
             .and_then(|number| Number::new(number.wrapping_add(1)));
         Stored {
             generation,
@@ -267,6 +269,7 @@ impl Stored {
             counters: extra.and_then(|extra| extra.counters),
             protocol,
             masquerade_interface: extra.and_then(|extra| extra.masquerade_interface),
+            events: extra.and_then(|extra| extra.events),
             pending: self.pending,
             helper: extra.and_then(|extra| extra.helper),
             extension: extra.and_then(|extra| extra.extension),

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::event::Event;
 
-pub use step::{Part, Protected, Step, TimeoutRule, Unchecked, Update};
+pub use step::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
 
 /// Receives the steps of a decision while it is being taken, and the events that the kernel would emit.
 pub trait Sink {

@@ -7,6 +7,9 @@ use crate::expect::Mask;
 use crate::helper::{Helper, HelperStep};
 use crate::hook::Hook;
 use crate::nat::Manip;
+use crate::rules::TableName;
+use crate::rules::target::Reject;
+use crate::template::Template;
 use crate::track::sctp::SctpStep;
 use crate::track::tcp::TcpStep;
 use crate::tuple::{L3, Tuple};
@@ -176,6 +179,18 @@ pub enum Step {
         id: u32,
     },
 
+    /// A rule of raw, mangle or filter matched, or the policy of the chain dropped the packet.
+    Ruled {
+        /// The table.
+        table: TableName,
+        /// The hook whose chain the packet is in.
+        hook: Hook,
+        /// Line of the rule; `None` for the policy.
+        line: Option<u32>,
+        /// What came of it.
+        did: Ruled,
+    },
+
     /// The nat chain of a hook was asked.
     NatAsked {
         /// The hook.
@@ -282,6 +297,39 @@ pub enum Part {
     Quoted,
 }
 
+/// What a rule of raw, mangle or filter did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruled {
+    /// The table is done with the packet.
+    Accepted,
+    /// It ends here.
+    Dropped,
+    /// It ends here, and its sender is told.
+    Rejected(Reject),
+    /// Back to where the chain was jumped to from.
+    Returned,
+    /// Into another chain.
+    Jumped,
+    /// Somebody was told.
+    Logged,
+    /// Conntrack will leave the packet alone.
+    Untracked,
+    /// Conntrack will treat the packet in this way. A zone that comes from the mark is the one of this moment.
+    Template(Template),
+    /// The mark of the packet.
+    Marked {
+        /// As it is now.
+        to: u32,
+    },
+    /// The mark of the flow.
+    FlowMarked {
+        /// As it is now.
+        to: u32,
+    },
+    /// Nothing: the packet has no entry to act on, or already carries what the rule would attach.
+    Ignored,
+}
+
 /// What a checksum protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protected {
@@ -374,6 +422,7 @@ impl Step {
             Step::Assured => "assured",
             Step::Reopened { .. } => "reopened",
             Step::Killed { .. } => "killed",
+            Step::Ruled { .. } => "ruled",
             Step::NatAsked { .. } => "nat_asked",
             Step::NatKept { .. } => "nat_kept",
             Step::NatBound { .. } => "nat_bound",

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{Engine, Ruling};
 use ctwhy_core::nat::range::Range;
-use ctwhy_core::nat::rules::{Chain, Matches, Rule, Ruleset, Target};
+use ctwhy_core::nat::rules::{Chain, Rule, Ruleset, Target};
+use ctwhy_core::rules::Matches;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 use ctwhy_core::tuple::L3;
@@ -275,8 +276,8 @@ pub fn invalid(ruling: &Ruling) -> Option<&'static str> {
 
 /// A NAT box: `lan` 10.0.1.1/24 and 2001:db8:1::1/64, `wan` with [`NAT`] and [`NAT6`], everything else behind `wan`.
 pub fn nat_box(target: impl Fn(L3) -> Ruleset) -> Engine {
-    use ctwhy_core::nat::rules::Network as Prefix;
     use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
+    use ctwhy_core::rules::Network as Prefix;
     let interface = |name: &str, own: [(&str, u8); 2]| Interface {
         name: name.into(),
         addresses: own
@@ -296,8 +297,8 @@ pub fn nat_box(target: impl Fn(L3) -> Ruleset) -> Engine {
             .map(|any| Route { l3num: family(any), to: Prefix { address: ip(any).into(), prefix: 0 }, interface: 1 })
             .to_vec(),
     };
-    engine.nat4 = Some(target(L3::V4));
-    engine.nat6 = Some(target(L3::V6));
+    engine.rules4.nat = Some(target(L3::V4));
+    engine.rules6.nat = Some(target(L3::V6));
     engine
 }
 

@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use clap::Args;
 use ctwhy_core::hook::Engine;
-use ctwhy_core::nat::iptables;
-use ctwhy_core::nat::rules::{Condition, Network as Prefixed, Ruleset, Target};
+use ctwhy_core::nat::rules::{Ruleset, Target};
 use ctwhy_core::network::{Destination, Interface, InterfaceAddress, Network, Route};
+use ctwhy_core::rules::iptables;
+use ctwhy_core::rules::matches::address_bits;
+use ctwhy_core::rules::{Condition, Matches, Network as Prefixed, Rules, Table, TableName};
 use ctwhy_core::sysctl::{SysctlError, Sysctls};
 use ctwhy_core::tuple::{Addr, L3};
 use ctwhy_fixture::case::Prefix;
@@ -29,10 +31,16 @@ pub(crate) struct World {
     /// The interface of packets that the capture names none for
     #[arg(long, value_name = "NAME")]
     iface: Option<String>,
-    /// Rules as `iptables-save` prints them; the nat table is used
+    /// Rules as `iptables-save` prints them: raw, mangle, nat and filter
+    #[arg(long, value_name = "FILE", conflicts_with = "nat_rules")]
+    rules: Option<PathBuf>,
+    /// Rules as `ip6tables-save` prints them
+    #[arg(long, value_name = "FILE", conflicts_with = "nat_rules6")]
+    rules6: Option<PathBuf>,
+    /// Of rules as `iptables-save` prints them the nat table only
     #[arg(long, value_name = "FILE")]
     nat_rules: Option<PathBuf>,
-    /// Rules as `ip6tables-save` prints them
+    /// Of rules as `ip6tables-save` prints them the nat table only
     #[arg(long, value_name = "FILE")]
     nat_rules6: Option<PathBuf>,
     /// A sysctl of conntrack, such as nf_conntrack_tcp_loose=0
@@ -45,7 +53,7 @@ pub(crate) struct World {
 
 /// The longest length of a prefix of the family.
 const fn bits(l3num: L3) -> u8 {
-    ctwhy_core::nat::rules::address_bits(l3num)
+    address_bits(l3num)
 }
 
 fn prefixed(prefix: Prefix) -> (L3, Prefixed) {
@@ -134,19 +142,22 @@ impl World {
     pub(super) fn host(&self, engine: Engine) -> Result<Host, Failure> {
         let mut host = Host { engine, notes: Vec::new(), asks_in_interface: None };
         self.extend(&mut host.engine.network)?;
-        for (path, l3num) in [(&self.nat_rules, L3::V4), (&self.nat_rules6, L3::V6)] {
+        let files = [
+            (&self.rules, L3::V4, &TableName::ALL[..]),
+            (&self.rules6, L3::V6, &TableName::ALL),
+            (&self.nat_rules, L3::V4, &[TableName::Nat]),
+            (&self.nat_rules6, L3::V6, &[TableName::Nat]),
+        ];
+        for (path, l3num, tables) in files {
             let Some(path) = path else { continue };
-            let rules = read_rules(path, l3num, &mut host.notes)?;
+            let rules = read_rules(path, l3num, tables, &mut host.notes)?;
             let named = |line: u32| format!("{}: line {line}", path.display());
             check(&rules, l3num, &host.engine.network)
                 .map_err(|(line, missing)| Failure::usage(format!("{}: {missing}", named(line))))?;
             if let Some((line, what)) = asks_in_interface(&rules) {
                 host.asks_in_interface = Some(format!("{}: {what} needs to know where packets come in", named(line)));
             }
-            match l3num {
-                L3::V4 => host.engine.nat4 = Some(rules),
-                L3::V6 => host.engine.nat6 = Some(rules),
-            }
+            *host.engine.rules_mut(l3num) = rules;
         }
         let sysctls = &mut host.engine.conntrack.sysctls;
         for (key, value) in &self.sysctls {
@@ -188,19 +199,41 @@ impl World {
     }
 }
 
-fn read_rules(path: &Path, l3num: L3, notes: &mut Vec<String>) -> Result<Ruleset, Failure> {
+fn read_rules(path: &Path, l3num: L3, wanted: &[TableName], notes: &mut Vec<String>) -> Result<Rules, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
     let name = path.display();
-    let parsed = iptables::parse(&text, l3num).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    let parsed =
+        iptables::parse_only(&text, l3num, wanted).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    let (besides, table) = match wanted {
+        [TableName::Nat] => (" beside nat", "nat table (a line '*nat')"),
+        _ => ("", "table (a line such as '*filter')"),
+    };
     if !parsed.other_tables.is_empty() {
         let tables = Plural(parsed.other_tables.len() as u64, "table");
-        notes.push(format!("{name}: {tables} beside nat not looked at: {}", parsed.other_tables.join(", ")));
+        notes.push(format!("{name}: {tables}{besides} not looked at: {}", parsed.other_tables.join(", ")));
     }
-    parsed.nat.ok_or_else(|| Failure::usage(format!("{name}: there is no nat table (a line '*nat') in it")))
+    if parsed.rules == Rules::default() {
+        return Err(Failure::usage(format!("{name}: there is no {table} in it")));
+    }
+    Ok(parsed.rules)
 }
 
 /// Is everything known that the rules need? Else the line of the rule, and what to add.
-fn check(rules: &Ruleset, l3num: L3, network: &Network) -> Result<(), (u32, String)> {
+fn check(rules: &Rules, l3num: L3, network: &Network) -> Result<(), (u32, String)> {
+    for table in [&rules.raw, &rules.mangle, &rules.filter].into_iter().flatten() {
+        // Without routes no packet is delivered, and none leaves by any interface.
+        let routed = [&table.input, &table.forward].into_iter().flat_map(|chain| &chain.rules);
+        let leaving = table.rules().filter(|rule| rule.matches.out_interface.is_some());
+        if let Some(rule) = routed.chain(leaving).next()
+            && network.is_unknown()
+        {
+            return Err((rule.line, "the rule needs to know where packets go: add --route PREFIX=IFACE".to_owned()));
+        }
+    }
+    rules.nat.as_ref().map_or(Ok(()), |nat| check_nat(nat, l3num, network))
+}
+
+fn check_nat(rules: &Ruleset, l3num: L3, network: &Network) -> Result<(), (u32, String)> {
     let leads_out = |index: u16| {
         let routed = network.routes.iter().any(|route| route.l3num == l3num && route.interface == index);
         let on_link = |own: &InterfaceAddress| own.l3num == l3num && own.network.prefix < bits(l3num);
@@ -237,10 +270,16 @@ fn check(rules: &Ruleset, l3num: L3, network: &Network) -> Result<(), (u32, Stri
 }
 
 /// The line of the first rule that asks where a packet came in, and what in it asks.
-fn asks_in_interface(rules: &Ruleset) -> Option<(u32, &'static str)> {
-    let by_name = rules.rules().find(|rule| rule.matches.in_interface.is_some()).map(|rule| (rule.line, "-i"));
-    let redirects = || rules.prerouting.rules.iter().find(|rule| matches!(rule.target, Target::Redirect(_)));
-    by_name.or_else(|| redirects().map(|rule| (rule.line, "REDIRECT")))
+fn asks_in_interface(rules: &Rules) -> Option<(u32, &'static str)> {
+    let asks = |matches: &Matches| matches.in_interface.is_some();
+    let filtering = || [&rules.raw, &rules.mangle, &rules.filter].into_iter().flatten().flat_map(Table::rules);
+    let nat = || rules.nat.iter().flat_map(Table::rules);
+    let by_name = filtering().find(|rule| asks(&rule.matches)).map(|rule| rule.line);
+    let by_name = by_name.or_else(|| nat().find(|rule| asks(&rule.matches)).map(|rule| rule.line));
+    let mut arriving = rules.nat.iter().flat_map(|nat| &nat.prerouting.rules);
+    by_name.map(|line| (line, "-i")).or_else(|| {
+        arriving.find(|rule| matches!(rule.target, Target::Redirect(_))).map(|rule| (rule.line, "REDIRECT"))
+    })
 }
 
 /// Does `-i` or `-o` mean the interface?

@@ -6,8 +6,8 @@ use ctwhy_core::conn::{Counter, Flow, Protocol};
 use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::hook::Hook;
 use ctwhy_core::mirror::{KernelEntry, Learnt};
-use ctwhy_core::nat::rules::Network as Prefix;
 use ctwhy_core::network::{InterfaceAddress, Network};
+use ctwhy_core::rules::Network as Prefix;
 use ctwhy_core::status::Status;
 use ctwhy_core::sysctl::Sysctls;
 use ctwhy_core::time::Time;
@@ -105,6 +105,7 @@ pub(super) fn entry(entry: &Entry, now: Time) -> KernelEntry {
         // What its helper has read is not known.
         helper: None,
         extension: None,
+        events: None,
         pending: ctwhy_core::event::Causes::default(),
     };
     // ctnetlink rounds down. Living too long does no harm: the kernel tells when it deletes an entry.

@@ -1,10 +1,15 @@
 //! The values of options: addresses, masks, ports, protocols, and what a target translates to.
 
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::error::RuleErrorKind;
+use crate::direction::Direction;
+use crate::event::Causes;
 use crate::nat::range::Range;
-use crate::nat::rules::{Network, address_bits};
+use crate::rules::matches::{Masked, Network, States, address_bits};
+use crate::rules::target::ZoneFrom;
+use crate::status::Status;
 use crate::tuple::{Addr, L3, proto};
 
 type Parsed<T> = Result<T, RuleErrorKind>;
@@ -140,4 +145,122 @@ pub(super) fn translation(text: &str, l3num: L3) -> Parsed<Range> {
         }
     };
     Ok(Range { addresses, ports, ..Range::default() })
+}
+
+/// A number, decimal or with `0x` in front.
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// The bits of a mark.
+pub(super) fn mark(text: &str) -> Parsed<u32> {
+    number(text).ok_or(RuleErrorKind::Mark)
+}
+
+/// `VALUE[/MASK]`
+pub(super) fn masked(text: &str) -> Parsed<Masked> {
+    let (value, mask) = match text.split_once('/') {
+        Some((value, own)) => (value, mark(own)?),
+        None => (text, u32::MAX),
+    };
+    Ok(Masked { value: mark(value)?, mask })
+}
+
+/// The union of what `read` makes of each of the words between commas.
+fn list<T>(
+    text: &str,
+    wrong: RuleErrorKind,
+    mut read: impl FnMut(&str) -> Option<T>,
+) -> Parsed<impl Iterator<Item = T>> {
+    let known: Option<Vec<T>> = text.split(',').map(&mut read).collect();
+    known.map(Vec::into_iter).ok_or(wrong)
+}
+
+/// The value that a name stands for in a table of them.
+fn named<T: Copy>(table: &[(T, &str)], text: &str) -> Option<T> {
+    table.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(value, _)| *value)
+}
+
+/// `NEW,ESTABLISHED`
+pub(super) fn states(text: &str) -> Parsed<States> {
+    let all = list(text, RuleErrorKind::States, |name| named(&States::NAMES, name))?;
+    Ok(all.fold(States::default(), States::with))
+}
+
+/// `ASSURED,CONFIRMED`
+pub(super) fn status(text: &str) -> Parsed<Status> {
+    const NAMES: [(Status, &str); 5] = [
+        (Status(0), "NONE"),
+        (Status::EXPECTED, "EXPECTED"),
+        (Status::SEEN_REPLY, "SEEN_REPLY"),
+        (Status::ASSURED, "ASSURED"),
+        (Status::CONFIRMED, "CONFIRMED"),
+    ];
+    let all = list(text, RuleErrorKind::StatusBits, |name| named(&NAMES, name))?;
+    Ok(all.fold(Status::default(), |all, bit| all | bit))
+}
+
+/// `ORIGINAL`, `REPLY`
+pub(super) fn direction(text: &str) -> Parsed<Direction> {
+    const NAMES: [(Direction, &str); 2] = [(Direction::Original, "ORIGINAL"), (Direction::Reply, "REPLY")];
+    named(&NAMES, text).ok_or(RuleErrorKind::CtDirection)
+}
+
+const FLAGS: [(u8, &str); 8] =
+    [(1, "FIN"), (2, "SYN"), (4, "RST"), (8, "PSH"), (16, "ACK"), (32, "URG"), (0x3f, "ALL"), (0, "NONE")];
+/// What `--syn` stands for: of FIN, SYN, RST and ACK only SYN.
+pub(super) const SYN: (u8, u8) = (0x17, 0x02);
+
+/// `SYN,ACK`
+pub(super) fn tcp_flags(text: &str) -> Parsed<u8> {
+    Ok(list(text, RuleErrorKind::TcpFlags, |name| named(&FLAGS, name))?.fold(0, |all, flag| all | flag))
+}
+
+/// A type of ICMP and the code; `None` stands for every type.
+pub(super) fn icmp_type(text: &str, l3num: L3) -> Parsed<Option<(u8, Option<u8>)>> {
+    let named = match (text, l3num) {
+        ("any", L3::V4) => return Ok(None),
+        ("echo-reply" | "pong", L3::V4) => Some(0),
+        ("echo-request" | "ping", L3::V4) => Some(8),
+        ("destination-unreachable", L3::V4) => Some(3),
+        ("time-exceeded" | "ttl-exceeded", L3::V4) => Some(11),
+        ("echo-reply" | "pong", L3::V6) => Some(129),
+        ("echo-request" | "ping", L3::V6) => Some(128),
+        ("destination-unreachable", L3::V6) => Some(1),
+        ("time-exceeded" | "ttl-exceeded", L3::V6) => Some(3),
+        _ => None,
+    };
+    if let Some(icmp_type) = named {
+        return Ok(Some((icmp_type, None)));
+    }
+    let (icmp_type, code) = match text.split_once('/') {
+        Some((icmp_type, code)) => (icmp_type, Some(code.parse().map_err(|_| RuleErrorKind::IcmpType)?)),
+        None => (text, None),
+    };
+    match (icmp_type.parse().map_err(|_| RuleErrorKind::IcmpType)?, code) {
+        // What `any` becomes when iptables reads it.
+        (u8::MAX, None) if l3num == L3::V4 => Ok(None),
+        (icmp_type, code) => Ok(Some((icmp_type, code))),
+    }
+}
+
+/// The number of a zone, or `mark`.
+pub(super) fn zone(text: &str) -> Parsed<ZoneFrom> {
+    match text {
+        "mark" => Ok(ZoneFrom::Mark),
+        _ => number(text).and_then(|id| u16::try_from(id).ok()).map(ZoneFrom::Number).ok_or(RuleErrorKind::Zone),
+    }
+}
+
+/// `new,destroy`
+pub(super) fn events(text: &str) -> Parsed<Causes> {
+    // The rules' own name of SEQADJ; they do not know those behind SECMARK.
+    let cause = |name: &str| match name {
+        "natseqinfo" => Some(Causes::SEQADJ),
+        _ => named(&Causes::NAMES, name).filter(|cause| *cause != Causes::SEQADJ && cause.0 <= Causes::SECMARK.0),
+    };
+    Ok(list(text, RuleErrorKind::Events, cause)?.fold(Causes::default(), |all, cause| all | cause))
 }

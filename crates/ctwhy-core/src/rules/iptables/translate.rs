@@ -1,26 +1,15 @@
-//! What a rule does: its target and the options of that, checked as iptables and the kernel check them.
+//! Targets of the nat table and their options, checked as iptables and the kernel check them.
 
-use alloc::vec::Vec;
-
+use super::act::{is_log, log};
+use super::ask::Said;
 use super::error::{RuleError, RuleErrorKind};
+use super::table::{FromWords, Place};
 use super::value::{takes_ports, target_ports, translation};
-use super::words::{Word, Words};
+use super::words::Words;
 use crate::hook::Hook;
 use crate::nat::range::Range;
 use crate::nat::rules::Target;
-use crate::tuple::L3;
-
-/// The words of a rule that are judged at its end, because they depend on others.
-#[derive(Default)]
-pub(super) struct Said {
-    pub(super) jump: Option<Word>,
-    /// `tcp` and `udp` behind `-m`, and the protocol that each needs.
-    pub(super) needs: Vec<(Word, u8)>,
-    /// The first of `--sport` and `--dport`.
-    pub(super) ports: Option<Word>,
-    /// Options of the target, with their value where they have one.
-    options: Vec<(Word, Option<Word>)>,
-}
+use crate::rules::Course;
 
 /// A target that translates.
 struct Form {
@@ -63,47 +52,26 @@ fn form(name: &str) -> Option<Form> {
     })
 }
 
-impl Said {
-    /// Takes an option of a target.
-    pub(super) fn add(&mut self, option: &Word, value: Option<Word>, again: RuleError) -> Result<(), RuleError> {
-        if self.options.iter().any(|(known, _)| known.text == option.text) {
-            return Err(again);
-        }
-        self.options.push((option.clone(), value));
-        Ok(())
-    }
-
-    /// The target; `drops` is the policy of the chain, which RETURN leads to.
-    pub(super) fn target(
-        &self,
+impl FromWords for Target {
+    fn from_words(
+        said: &Said,
         words: &Words,
-        hook: Hook,
-        drops: bool,
+        place: Place,
+        chain: Option<Course>,
         protocol: Option<u8>,
-        l3num: L3,
     ) -> Result<Option<Target>, RuleError> {
-        let found = self.jump.as_ref().map(|jump| (jump, form(&jump.text)));
-        let Some((jump, Some(form))) = found else {
-            if let Some((option, _)) = self.options.first() {
-                return Err(words.error(option, RuleErrorKind::NoTargetOf));
-            }
-            let Some(jump) = &self.jump else { return Ok(None) };
-            return match jump.text.as_str() {
-                "RETURN" if drops => Ok(Some(Target::Drop)),
-                "ACCEPT" | "RETURN" => Ok(Some(Target::Accept)),
-                "DROP" => Err(words.error(jump, RuleErrorKind::DropTarget)),
-                _ => Err(words.error(jump, RuleErrorKind::UnknownTarget)),
-            };
-        };
+        let found =
+            said.jump.as_ref().filter(|_| chain.is_none()).and_then(|(jump, _)| Some((jump, form(&jump.text)?)));
+        let Some((jump, form)) = found else { return plain(said, words, chain) };
         let (hooks, chains) = form.chains;
-        if !hooks.contains(&hook) {
+        if place.hook.is_some_and(|hook| !hooks.contains(&hook)) {
             return Err(words.error(jump, RuleErrorKind::TargetInChain { chains }));
         }
+        if let Some(option) = said.stray(form.options) {
+            return Err(words.error(option, RuleErrorKind::NoTargetOf));
+        }
         let mut range = Range::default();
-        for (option, value) in &self.options {
-            if !form.options.contains(&option.text.as_str()) {
-                return Err(words.error(option, RuleErrorKind::NoTargetOf));
-            }
+        for (option, value) in said.options() {
             match value {
                 None if option.text == "--persistent" => range.persistent = true,
                 None => range.random = true,
@@ -112,7 +80,7 @@ impl Said {
                         "--to-ports" => {
                             target_ports(&value.text).map(|ports| Range { ports: Some(ports), ..Range::default() })
                         }
-                        _ => translation(&value.text, l3num),
+                        _ => translation(&value.text, place.l3num),
                     };
                     let to = to.map_err(|kind| words.error(value, kind))?;
                     if to.ports.is_some() && !protocol.is_some_and(takes_ports) {
@@ -123,8 +91,26 @@ impl Said {
             }
         }
         match form.wants {
-            Some(what) if !self.options.iter().any(|(option, _)| option.text == what) => Err(words.missing(what)),
+            Some(what) if !said.has(what) => Err(words.missing(what)),
             _ => Ok(Some((form.make)(range))),
         }
+    }
+}
+
+/// A target that does not translate.
+fn plain(said: &Said, words: &Words, chain: Option<Course>) -> Result<Option<Target>, RuleError> {
+    let logs = said.jump.as_ref().is_some_and(|(jump, _)| is_log(&jump.text));
+    if !logs && let Some(option) = said.stray(&[]) {
+        return Err(words.error(option, RuleErrorKind::NoTargetOf));
+    }
+    let Some((jump, _)) = &said.jump else { return Ok(None) };
+    match (jump.text.as_str(), chain) {
+        (_, Some(Course::Jump(to))) => Ok(Some(Target::Jump(to))),
+        (_, Some(Course::Goto(to))) => Ok(Some(Target::Goto(to))),
+        ("ACCEPT", _) => Ok(Some(Target::Accept)),
+        ("RETURN", _) => Ok(Some(Target::Return)),
+        _ if logs => log(said, words).map(|()| Some(Target::Log)),
+        ("DROP", _) => Err(words.error(jump, RuleErrorKind::DropTarget)),
+        _ => Err(words.error(jump, RuleErrorKind::UnknownTarget)),
     }
 }
