@@ -9,6 +9,8 @@ use ctwhy_fixture::case::{BoxInterface, Prefix, Route, Spec};
 
 use super::chance::Chance;
 use super::episode::Generator;
+use super::generate::rest::Rest;
+use super::generate::sctp::Associations;
 use super::generate::tcp::Connections;
 use super::generate::zoo::Zoo;
 use super::generate::{Hosts, Mood};
@@ -25,11 +27,16 @@ pub enum Suite {
     TcpTame,
     /// TCP that does not.
     TcpWild,
+    /// SCTP.
+    Sctp,
+    /// GRE, UDP-Lite, protocols without a tracker, odd IP headers.
+    GreRest,
 }
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Suite; 4] = [Suite::UdpIcmp, Suite::Icmpv6, Suite::TcpTame, Suite::TcpWild];
+    pub const ALL: [Suite; 6] =
+        [Suite::UdpIcmp, Suite::Icmpv6, Suite::TcpTame, Suite::TcpWild, Suite::Sctp, Suite::GreRest];
 
     /// The name on the command line and in reports.
     #[must_use]
@@ -39,6 +46,8 @@ impl Suite {
             Suite::Icmpv6 => "icmpv6",
             Suite::TcpTame => "tcp-tame",
             Suite::TcpWild => "tcp-wild",
+            Suite::Sctp => "sctp",
+            Suite::GreRest => "gre-rest",
         }
     }
 
@@ -87,6 +96,8 @@ impl Suite {
             Suite::Icmpv6 => Box::new(Zoo { hosts: Hosts { family: L3::V6 }, mood }),
             Suite::TcpTame => Box::new(Connections::new(Hosts { family }, Mood::Tame)),
             Suite::TcpWild => Box::new(Connections::new(Hosts { family }, Mood::Wild)),
+            Suite::Sctp => Box::new(Associations::new(Hosts { family }, mood)),
+            Suite::GreRest => Box::new(Rest { hosts: Hosts { family }, mood }),
         }
     }
 

@@ -4,6 +4,8 @@
 
 pub(crate) mod errors;
 pub(crate) mod icmp;
+pub(crate) mod rest;
+pub(crate) mod sctp;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 pub(crate) mod zoo;
