@@ -174,6 +174,9 @@ impl Conntrack {
         let master = self.expected(&mut flow, now, sink);
         if master.is_none() {
             flow.helper = helper_of(&template, &tuple, sink);
+            if flow.helper.is_some() {
+                flow.status |= Status::HELPER;
+            }
         }
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
         let l4 = packet.l4(transport.offset);

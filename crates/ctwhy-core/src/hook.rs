@@ -337,7 +337,7 @@ impl Engine {
         let buffer = way.bytes(buffer);
         match self.arrives(buffer, &mut tracked, &mut way, sink) {
             Ok(egress) => Entered::OnItsWay(Passage { tracked, way, egress }),
-            Err(cause) => Entered::Ended(ruling(hook, tracked, &way, Err(cause), sink)),
+            Err(cause) => Entered::Ended(self.ruling(hook, tracked, &way, Err(cause), sink)),
         }
     }
 
@@ -350,7 +350,7 @@ impl Engine {
             Egress::Local => self.delivers(buffer, &mut tracked, &mut way, sink),
             _ => self.forwards(buffer, &mut tracked, &mut way, sink),
         };
-        ruling(Hook::PreRouting, tracked, &way, ended.map(|()| egress), sink)
+        self.ruling(Hook::PreRouting, tracked, &way, ended.map(|()| egress), sink)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
@@ -379,7 +379,7 @@ impl Engine {
             Err(cause) => return Ruling::dropped_unseen(hook, cause),
         };
         let ended = self.leaves(buffer, &mut tracked, &mut way, sink);
-        ruling(hook, tracked, &way, ended, sink)
+        self.ruling(hook, tracked, &way, ended, sink)
     }
 
     /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
@@ -650,6 +650,36 @@ impl Engine {
         run(rules, packet, Scene { table, hook, interfaces, mark: &mut way.mark, carried, entries }, sink)
     }
 
+    /// What became of a packet that conntrack has seen.
+    fn ruling<S: Sink>(
+        &mut self,
+        hook: Hook,
+        tracked: Tracked,
+        way: &Way,
+        ended: Result<Egress, DropCause>,
+        sink: &mut S,
+    ) -> Ruling {
+        let (verdict, egress) = match ended {
+            Ok(egress) => (Verdict::Accept, egress),
+            Err(cause) => {
+                self.vanish(&tracked.attached, sink);
+                (Verdict::Drop(cause), Egress::Nowhere)
+            }
+        };
+        let Tracked { ctinfo, reason, attached } = tracked;
+        let resized = if ended.is_ok() { way.resized } else { None };
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized }
+    }
+
+    /// An entry that is not in the table goes with its packet (NEW-02).
+    pub(crate) fn vanish<S: Sink>(&mut self, attached: &Attached, sink: &mut S) {
+        let Attached::Unconfirmed(own) = attached else { return };
+        sink.step(|| Step::EntryVanished);
+        if let Some(master) = &own.master {
+            self.conntrack.table.end_expected(&own.flow, master);
+        }
+    }
+
     fn nat<S: Sink>(
         &mut self,
         buffer: &mut [u8],
@@ -677,22 +707,6 @@ impl Engine {
         };
         translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)
     }
-}
-
-/// What became of a packet that conntrack has seen.
-fn ruling<S: Sink>(hook: Hook, tracked: Tracked, way: &Way, ended: Result<Egress, DropCause>, sink: &mut S) -> Ruling {
-    let (verdict, egress) = match ended {
-        Ok(egress) => (Verdict::Accept, egress),
-        Err(cause) => {
-            if matches!(tracked.attached, Attached::Unconfirmed(_)) {
-                sink.step(|| Step::EntryVanished);
-            }
-            (Verdict::Drop(cause), Egress::Nowhere)
-        }
-    };
-    let Tracked { ctinfo, reason, attached } = tracked;
-    let resized = if ended.is_ok() { way.resized } else { None };
-    Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized }
 }
 
 /// What became of a packet in [`Engine::enter`].

@@ -110,9 +110,7 @@ impl Engine {
         }
         let forwarded = match egress {
             Egress::Nowhere => {
-                if matches!(tracked.attached, Attached::Unconfirmed(_)) {
-                    sink.step(|| Step::EntryVanished);
-                }
+                self.vanish(&tracked.attached, sink);
                 let spent = hook == Hook::PreRouting && ttl <= 1 && !self.is_local(buffer, len);
                 return ruling(tracked, if spent { Verdict::Drop(DropCause::TtlExceeded) } else { Verdict::Accept });
             }

@@ -9,12 +9,14 @@ mod errors;
 mod events;
 mod generic;
 mod gre_udplite;
+mod helper;
 mod icmp;
 mod icmpv6;
 mod ip;
 mod local;
 mod nat;
 mod nat_decision;
+mod pptp;
 mod quotes;
 mod sctp;
 mod table;
@@ -84,6 +86,8 @@ pub fn all() -> Vec<(String, Case)> {
         tcp_window::SCENARIOS,
         sctp::SCENARIOS,
         gre_udplite::SCENARIOS,
+        helper::SCENARIOS,
+        pptp::SCENARIOS,
         generic::SCENARIOS,
         clash::SCENARIOS,
         events::SCENARIOS,
@@ -152,6 +156,17 @@ impl Builder {
     /// Rules of the nat table, a line each.
     fn nat(&mut self, lines: &[&str]) -> &mut Builder {
         let text = nat_table(lines);
+        match self.family {
+            Family::V4 => self.case.spec.rules = Some(text),
+            Family::V6 => self.case.spec.rules6 = Some(text),
+        }
+        self
+    }
+
+    /// Rules of several tables, a line each.
+    fn tables(&mut self, tables: &[(&str, &[&str])]) -> &mut Builder {
+        let table = |(name, lines): &(&str, &[&str])| format!("*{name}\n{}\nCOMMIT\n", lines.join("\n"));
+        let text = tables.iter().map(table).collect();
         match self.family {
             Family::V4 => self.case.spec.rules = Some(text),
             Family::V6 => self.case.spec.rules6 = Some(text),

@@ -9,11 +9,11 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use crate::conn::{Confirmed, Unconfirmed};
+use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::direction::Direction;
 use crate::event::{Causes, Event};
 use crate::expect::Expectations;
-use crate::extension::{ExtensionId, Extensions};
+use crate::extension::{ExtensionId, Extensions, Master};
 use crate::helper::{Help, pptp};
 use crate::status::Status;
 use crate::time::Time;
@@ -372,10 +372,16 @@ impl Table {
         if let Some(Help::Pptp(state)) = extension.help {
             pptp::end_call(&entry.flow, (id, &state), self, now, sink);
         }
-        // A call that ends takes the keys of all calls of its connection with it (`destroy_gre_conntrack`).
-        if entry.flow.tuple(Direction::Original).protonum == proto::GRE
-            && let Some(master) = extension.master.and_then(|master| self.get(master.id))
-            && let Some(of_master) = master.flow.extension
+        if let Some(master) = extension.master {
+            self.end_expected(&entry.flow, &master);
+        }
+    }
+
+    /// `destroy_gre_conntrack`: a GRE flow that ends, or never comes to be, takes the keys of all calls of its control
+    /// connection with it.
+    pub(crate) fn end_expected(&mut self, flow: &Flow, master: &Master) {
+        if flow.tuple(Direction::Original).protonum == proto::GRE
+            && let Some(of_master) = self.extension(master.id)
         {
             self.extensions.keymap.remove_all(of_master);
         }

@@ -95,6 +95,9 @@ fn write(line: &mut String, entry: &Entry) -> fmt::Result {
     if entry.zone != 0 {
         write!(line, "zone={} ", entry.zone)?;
     }
+    if let Some(helper) = &entry.helper {
+        write!(line, "helper={helper} ")?;
+    }
     if let Some(count) = entry.use_count {
         write!(line, "use={count} ")?;
     }
