@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ctwhy_conform::record::record_in_time;
+use ctwhy_conform::replay::{is_left_to_chance, replay};
 use ctwhy_conform::scenario::{self, Family};
 use ctwhy_conform::traceroute::{self, Probe};
-use ctwhy_fixture::case::{Case, Tolerance, compare};
+use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
 use ctwhy_linux::netns;
 
 fn main() -> ExitCode {
@@ -51,6 +52,18 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Does the kernel decide as before? Where it leaves something to chance, the engine says whether both draws are right.
+fn agrees(case: &Case, before: &Recording, now: &Recording) -> Result<bool, Box<dyn std::error::Error>> {
+    let tolerance = Tolerance { timeout: Some(1) };
+    if !is_left_to_chance(case, now)? {
+        return Ok(compare(&before.outcome, &now.outcome, tolerance).is_empty());
+    }
+    let fits = |recording: &Recording| {
+        replay(case, recording).map(|decided| compare(&recording.outcome, &decided, tolerance).is_empty())
+    };
+    Ok(fits(before)? && fits(now)?)
+}
+
 /// Records a case and writes it, unless all of it is there already.
 fn keep(folder: &Path, mut case: Case) -> Result<(), Box<dyn std::error::Error>> {
     let recording = record_in_time(&case)?;
@@ -59,7 +72,7 @@ fn keep(folder: &Path, mut case: Case) -> Result<(), Box<dyn std::error::Error>>
         && (&there.spec, &there.packets) == (&case.spec, &case.packets)
         && let Some(before) = there.recordings.get(&recording.release)
         && before.sysctls == recording.sysctls
-        && compare(&before.outcome, &recording.outcome, Tolerance { timeout: Some(1) }).is_empty()
+        && agrees(&case, before, &recording)?
     {
         println!("{name}: unchanged");
         return Ok(());

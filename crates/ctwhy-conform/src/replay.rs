@@ -11,12 +11,13 @@ use ctwhy_core::checksum::Sum;
 use ctwhy_core::event::Event;
 use ctwhy_core::hook::{Egress, Engine, Entered, Ruling};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
+use ctwhy_core::packet::Packet;
 use ctwhy_core::rules::iptables::{self, Parsed};
 use ctwhy_core::rules::{Network as Prefixed, Rules};
 use ctwhy_core::sysctl::SysctlError;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::{Sink, Trace};
-use ctwhy_core::tuple::{Addr, L3, proto};
+use ctwhy_core::tuple::{Addr, L3, Tuple, extract, proto};
 use ctwhy_fixture::case::{
     Bytes, Case, Emitted, Fact, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec,
 };
@@ -117,7 +118,10 @@ pub fn replay_watched(
             let OnItsWay { number, recorded, before, mut bytes, at, lowered } = on_way;
             let ruling = match at {
                 Entered::Ended(ruling) => ruling,
-                Entered::OnItsWay(passage) => engine.proceed(&mut bytes, passage, now, events),
+                Entered::OnItsWay(passage) => {
+                    foretell(engine, recorded);
+                    engine.proceed(&mut bytes, passage, now, events)
+                }
             };
             let after = engine.departed(&ruling, &bytes).to_vec();
             watch(&Replayed { number, before, after: &after, ruling: &ruling, engine });
@@ -128,6 +132,7 @@ pub fn replay_watched(
             outcome.log.iter_mut().for_each(|log| log.extend(lowered.clone()));
             outcomes.insert(number, outcome);
         };
+        foretell(&mut engine, recorded);
         let mut trace = Trace::default();
         let at = engine.enter(&mut bytes, length, in_interface, now, &mut trace);
         events.append(&mut trace.events);
@@ -193,7 +198,7 @@ fn packet_outcome(
 /// # Errors
 /// The case asks for what the engine has not; see [`ReplayError`].
 pub fn engine(spec: &Spec) -> Result<Engine, ReplayError> {
-    // No case leaves anything to chance, so the seed decides nothing.
+    // What the kernel drew is foretold to the engine, so that the seed decides nothing.
     let mut engine = Engine::new(0);
     engine.network = network(spec);
     engine.rules4 = rules("rules", spec.rules.as_deref(), L3::V4)?;
@@ -234,7 +239,7 @@ fn network(spec: &Spec) -> Network {
     for route in &spec.routes {
         let (l3num, to) = prefix(route.to);
         let interface = network.interface_named(&route.dev);
-        network.routes.push(Route { l3num, to, interface });
+        network.routes.push(Route { l3num, to, interface, via: route.via.map(Addr::from) });
     }
     network
 }
@@ -259,7 +264,7 @@ fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
     let Egress::Forwarded(Some(out)) = ruling.egress else { return None };
     let iface = engine.network.interface(out)?.name.clone();
     // Behind the packet may be what the link layer padded it with.
-    let length = ctwhy_core::packet::Packet::parse(bytes, bytes.len()).map_or(bytes.len(), |packet| packet.len);
+    let length = Packet::parse(bytes, bytes.len()).map_or(bytes.len(), |packet| packet.len);
     Some(Emitted { iface, bytes: Bytes::from(bytes.get(..length).unwrap_or(bytes)) })
 }
 
@@ -278,6 +283,7 @@ pub fn generate<S: Sink>(
     let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
     let alone = cause.egress == Egress::Local || is_ipv6_redirect(&bytes);
     let trigger = if alone { None } else { cause.tracked() };
+    engine.foretell(leaves_as(&recorded.bytes));
     let ruling = engine.send(&mut bytes, trigger.as_ref(), now, sink);
     let Emitted { iface, bytes } = emitted(engine, &ruling, engine.departed(&ruling, &bytes))
         .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
@@ -289,6 +295,30 @@ fn is_ipv6_redirect(bytes: &[u8]) -> bool {
     const REDIRECT: u8 = 137;
     let (version, next_header) = (bytes.first().map(|byte| byte >> 4), bytes.get(6));
     version == Some(6) && next_header == Some(&proto::ICMPV6) && bytes.get(TYPE_AT) == Some(&REDIRECT)
+}
+
+/// Does a kernel decide at random about something in this case, so that it may decide otherwise the next time?
+///
+/// # Errors
+/// As [`replay`].
+pub fn is_left_to_chance(case: &Case, recording: &Recording) -> Result<bool, ReplayError> {
+    let mut drawn = false;
+    replay_watched(case, recording, |replayed| drawn |= replayed.engine.has_drawn())?;
+    Ok(drawn)
+}
+
+/// Tells the engine what a packet left the kernel as, so that it draws the same where it may.
+fn foretell(engine: &mut Engine, recorded: &PacketOutcome) {
+    let left = recorded.forwarded.iter().flatten().find_map(|emitted| leaves_as(&emitted.bytes));
+    engine.foretell(left);
+}
+
+/// The tuple of a packet that left the kernel, with the ports and ids that were drawn there.
+fn leaves_as(left: &Bytes) -> Option<Tuple> {
+    let bytes = filled(left);
+    let packet = Packet::parse(&bytes, bytes.len()).ok()?;
+    let transport = packet.transport.ok()?;
+    extract(packet.l3num, packet.src, packet.dst, transport.protonum, bytes.get(transport.offset..)?).ok()
 }
 
 /// A packet with zeros where it is free, and with a header checksum that fits them.

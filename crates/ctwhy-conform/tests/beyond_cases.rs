@@ -56,7 +56,7 @@ fn masquerading(options: &str) -> Engine {
     let network = Prefix { address: address("203.0.113.2"), prefix: 24 };
     engine.network.interfaces[usize::from(wan)].addresses.push(InterfaceAddress { l3num: L3::V4, network });
     let everywhere = Prefix { address: address("0.0.0.0"), prefix: 0 };
-    engine.network.routes.push(Route { l3num: L3::V4, to: everywhere, interface: wan });
+    engine.network.routes.push(Route { l3num: L3::V4, to: everywhere, interface: wan, via: None });
     let rules = format!("*nat\n-A POSTROUTING -o wan -j MASQUERADE {options}\nCOMMIT\n");
     engine.rules4 = iptables::parse(&rules, L3::V4).unwrap().rules;
     engine

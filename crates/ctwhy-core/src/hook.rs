@@ -16,8 +16,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::confirm::{self, ConfirmDrop};
+use crate::conn::{Confirmed, Flow};
 use crate::conntrack::{Attached, Conntrack, Tracked};
-use crate::direction::CtInfo;
+use crate::direction::{CtInfo, Direction};
 use crate::event::Causes;
 use crate::helper::HelperDrop;
 use crate::nat::hooks::{Surroundings, translate};
@@ -36,7 +37,7 @@ use crate::table::{EntryId, ProtocolMut};
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
-use crate::tuple::{L3, proto};
+use crate::tuple::{Addr, L3, Tuple, proto};
 
 /// A hook (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -293,6 +294,35 @@ impl Engine {
             L3::V4 => &mut self.rules4,
             L3::V6 => &mut self.rules6,
         }
+    }
+
+    /// Says what the next packet will leave as, where a kernel drew its port or id at random. The engine adopts the draw
+    /// if the rule allows it, and only then; `None` leaves it to the seed.
+    pub const fn foretell(&mut self, leaves_as: Option<Tuple>) {
+        self.conntrack.random.foretell(leaves_as);
+    }
+
+    /// Has NAT left anything to chance so far? Then a kernel will decide otherwise the next time.
+    #[must_use]
+    pub const fn has_drawn(&self) -> bool {
+        self.conntrack.random.drawn()
+    }
+
+    /// `masq_inet_event`: an address of an interface is gone, and with it the flows that were masqueraded with it
+    /// (NAT-SET-10).
+    pub fn address_lost<S: Sink>(&mut self, interface: u16, l3num: L3, address: Addr, now: Time, sink: &mut S) {
+        let masqueraded = |flow: &Flow| {
+            let reply = flow.tuple(Direction::Reply);
+            flow.masquerade_interface == Some(interface) && reply.l3num == l3num && reply.dst == address
+        };
+        self.conntrack.table.delete_where(|entry| masqueraded(&entry.flow), now, sink);
+    }
+
+    /// `masq_device_event`: an interface is down or gone, and with it every flow that was masqueraded when it left by it
+    /// (NAT-SET-10).
+    pub fn interface_lost<S: Sink>(&mut self, interface: u16, now: Time, sink: &mut S) {
+        let masqueraded = |entry: &Confirmed| entry.flow.masquerade_interface == Some(interface);
+        self.conntrack.table.delete_where(masqueraded, now, sink);
     }
 
     /// A packet arrives: PREROUTING to the end of its way. `buffer` holds what is at hand of its `wire_len` bytes from

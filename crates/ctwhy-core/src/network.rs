@@ -42,6 +42,8 @@ pub struct Route {
     pub to: Prefix,
     /// Index of the outgoing interface.
     pub interface: u16,
+    /// The next router; `None` when the destination is directly behind the interface.
+    pub via: Option<Addr>,
 }
 
 /// What routing says about a destination.
@@ -110,47 +112,79 @@ impl Network {
         if loopback || own || is_multicast(l3num, to) {
             return Destination::Local;
         }
+        self.best_route(l3num, to).map_or(Destination::None, |route| Destination::Interface(route.interface))
+    }
+
+    /// The route to a destination that is not this host.
+    fn best_route(&self, l3num: L3, to: Addr) -> Option<Route> {
         let connected = self.interfaces.iter().zip(0u16..).flat_map(|(interface, index)| {
             interface.addresses.iter().map(move |address| Route {
                 l3num: address.l3num,
                 to: address.network,
                 interface: index,
+                via: None,
             })
         });
-        let best = self
-            .routes
+        self.routes
             .iter()
             .copied()
             .chain(connected)
             .filter(|route| route.l3num == l3num && route.to.contains(to))
-            .reduce(|best, route| if route.to.prefix > best.to.prefix { route } else { best });
-        best.map_or(Destination::None, |route| Destination::Interface(route.interface))
+            .reduce(|best, route| if route.to.prefix > best.to.prefix { route } else { best })
     }
 
-    /// `inet_select_addr`: the address of an interface that packets get which leave by it; one of the network of
-    /// `near` is preferred.
+    /// The source that a packet to `to` gets which leaves by an interface: an address of its own, else one of another
+    /// interface (NAT-SET-08). For IPv4 the one in the network of the next router, or else the first
+    /// (`inet_select_addr`); for IPv6 the one that RFC 6724 prefers for the destination: equal scope, then the longest
+    /// prefix in common (`ipv6_dev_get_saddr`).
     #[must_use]
-    pub fn address_on(&self, interface: u16, l3num: L3, near: Option<Addr>) -> Option<Addr> {
-        let interface = self.interface(interface)?;
-        let of_family = || interface.addresses.iter().filter(|own| own.l3num == l3num);
-        let same_network = near.and_then(|near| of_family().find(|own| own.network.contains(near)));
-        same_network.or_else(|| of_family().next()).map(|own| own.network.address)
-    }
-
-    /// `inet_select_addr`, `ipv6_dev_get_saddr`: the address that packets get which leave by an interface: one of its own,
-    /// else one of another interface (NAT-SET-08). Of several others IPv6 takes the one most like `to`.
-    #[must_use]
-    pub fn source_address(&self, out: u16, l3num: L3, to: Addr) -> Option<Addr> {
-        self.address_on(out, l3num, Some(to)).or_else(|| {
+    pub fn source_on(&self, interface: u16, l3num: L3, to: Addr) -> Option<Addr> {
+        let of_family = || self.addresses_on(interface, l3num);
+        let anywhere = || {
             let addresses = self.interfaces.iter().flat_map(|interface| &interface.addresses);
-            let others = addresses.filter(|own| own.l3num == l3num).map(|own| own.network.address);
-            let alike = |address: &Addr| u128::from_be_bytes(address.0) ^ u128::from_be_bytes(to.0);
-            others.reduce(|best, address| match l3num {
-                L3::V6 if alike(&address).leading_zeros() > alike(&best).leading_zeros() => address,
-                _ => best,
-            })
-        })
+            addresses.copied().filter(|own| own.l3num == l3num)
+        };
+        let chosen = match l3num {
+            L3::V4 => {
+                let next = self.best_route(l3num, to).and_then(|route| route.via).unwrap_or(to);
+                let near = of_family().find(|own| own.network.contains(next));
+                near.or_else(|| of_family().next()).or_else(|| anywhere().next())
+            }
+            L3::V6 => {
+                let rank = |own: &InterfaceAddress| {
+                    let Prefix { address, prefix } = own.network;
+                    let differing = u128::from_be_bytes(address.0) ^ u128::from_be_bytes(to.0);
+                    (is_link_local(address) == is_link_local(to), differing.leading_zeros().min(u32::from(prefix)))
+                };
+                // Of equal ones the kernel meets the one first that was added last.
+                of_family().max_by_key(rank).or_else(|| anywhere().max_by_key(rank))
+            }
+        };
+        chosen.map(|own| own.network.address)
     }
+
+    /// The address that packets get which are redirected to this host when they come in by an interface: the first one for
+    /// IPv4 (`nf_nat_redirect_ipv4`), for IPv6 the one that was added last, and rather none of the link
+    /// (`nf_nat_redirect_ipv6`).
+    #[must_use]
+    pub fn redirected_to(&self, interface: u16, l3num: L3) -> Option<Addr> {
+        let mut addresses = self.addresses_on(interface, l3num);
+        let own = match l3num {
+            L3::V4 => addresses.next(),
+            L3::V6 => addresses.max_by_key(|own| !is_link_local(own.network.address)),
+        };
+        own.map(|own| own.network.address)
+    }
+
+    fn addresses_on(&self, interface: u16, l3num: L3) -> impl Iterator<Item = InterfaceAddress> {
+        let addresses = self.interface(interface).map_or(&[][..], |interface| &interface.addresses);
+        addresses.iter().copied().filter(move |own| own.l3num == l3num)
+    }
+}
+
+/// fe80::/10.
+const fn is_link_local(address: Addr) -> bool {
+    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
 }
 
 /// 224.0.0.0/4 and the limited broadcast address, ff00::/8.

@@ -273,7 +273,7 @@ fn every_refusal_names_its_word() {
         ("-A INPUT -p udplite --dport 9 -j ACCEPT", "--dport", PortsNeedProtocol),
         ("-A INPUT -m tcp -j ACCEPT", "tcp", MatchNeedsProtocol),
         ("-A INPUT -p tcp -m udp -j ACCEPT", "udp", MatchNeedsProtocol),
-        ("-A INPUT -j NETMAP", "NETMAP", UnknownTarget),
+        ("-A INPUT -j NETMAP", "", Missing { what: "--to" }),
         ("-A INPUT -j DROP", "DROP", DropTarget),
         ("-A INPUT -j ACCEPT --random", "--random", NoTargetOf),
         ("-A INPUT --to-ports 7", "--to-ports", NoTargetOf),
@@ -291,7 +291,13 @@ fn every_refusal_names_its_word() {
         ("-A POSTROUTING -j MASQUERADE --to-ports 9", "9", TargetPortsNeedProtocol),
         ("-A PREROUTING ! -p tcp -j DNAT --to-destination 1.1.1.1:9", "1.1.1.1:9", TargetPortsNeedProtocol),
         ("-A POSTROUTING -p tcp -j MASQUERADE --to-ports 9-3", "9-3", Range { form: "PORT[-PORT]" }),
-        ("-A PREROUTING -p tcp -j DNAT --to-destination 1.1.1.1:5-9/7", "1.1.1.1:5-9/7", ShiftedPorts),
+        ("-A POSTROUTING -p tcp -j SNAT --to-source 1.1.1.1:5-9/7", "1.1.1.1:5-9/7", ShiftedPorts),
+        (
+            "-A PREROUTING -p tcp -j DNAT --to-destination 1.1.1.1:5-9/x",
+            "1.1.1.1:5-9/x",
+            Range { form: "ADDRESS[-ADDRESS][:PORT[-PORT]] or :PORT[-PORT]" },
+        ),
+        ("-A PREROUTING -j NETMAP --to 1.1.1.1-2.2.2.2", "1.1.1.1-2.2.2.2", Address),
         ("-A PREROUTING -j DNAT --to-destination www", "www", Address),
         ("-A PREROUTING -j DNAT --to-destination 1.1.1.1-", "1.1.1.1-", Address),
     ] {
@@ -447,6 +453,29 @@ proptest! {
                     prop_assert!(error.line as usize <= text.lines().count() && error.column >= 1, "{error}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn networks_and_shifted_ports_are_ranges() {
+    let target = |line: &str, l3num| {
+        let text = format!("*nat\n{line}\nCOMMIT\n");
+        let nat = parse(&text, l3num).unwrap().rules.nat.unwrap();
+        nat.rules().next().unwrap().target
+    };
+    let shifted = Range { shifted_from: Some(5000), ..to("10.0.1.2", "10.0.1.2", Some((8000, 8100))) };
+    let rule = "-A PREROUTING -p tcp -j DNAT --to-destination 10.0.1.2:8000-8100/5000";
+    assert_eq!(target(rule, L3::V4), Target::Dnat(shifted));
+    for (network, l3num, first, last) in [
+        ("10.1.0.0/16", L3::V4, "10.1.0.0", "10.1.255.255"),
+        ("10.1.2.3", L3::V4, "10.1.2.3", "10.1.2.3"),
+        ("0.0.0.0/0", L3::V4, "0.0.0.0", "255.255.255.255"),
+        ("fd00:1::/64", L3::V6, "fd00:1::", "fd00:1::ffff:ffff:ffff:ffff"),
+    ] {
+        for chain in ["PREROUTING", "OUTPUT", "POSTROUTING", "INPUT"] {
+            let rule = format!("-A {chain} -j NETMAP --to {network}");
+            assert_eq!(target(&rule, l3num), Target::Netmap(to(first, last, None)), "{rule}");
         }
     }
 }

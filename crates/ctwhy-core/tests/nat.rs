@@ -253,9 +253,11 @@ fn nat_port_a_taken_port_moves_within_its_class() {
         let moved = get16(&second, 20);
         assert_ne!(moved, port);
         assert!(class.contains(&moved), "{port} -> {moved}");
-        // To another destination the port is free.
+        // The client keeps that port towards another destination, where its own would be free.
         let third = pass(&mut engine, &udp("10.0.1.3", port, ROUTER, 53, b""), LAN).1.unwrap();
-        assert_eq!(get16(&third, 20), port);
+        assert_eq!(get16(&third, 20), moved);
+        let other = pass(&mut engine, &udp("10.0.1.4", port, ROUTER, 53, b""), LAN).1.unwrap();
+        assert_eq!(get16(&other, 20), port);
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         shows: "The same datagram arrives by two interfaces, and each rule sends it to another server. The second cannot have \
                 the original tuple of the first, but the answers to it can be told apart: its entry takes them for a second, \
                 whatever is sent, and no dump shows it. After that the other server's answer begins a flow.",
-        ids: &["CLASH-02", "VER-06", "OBS-05", "OBS-12"],
+        ids: &["CLASH-02", "UDP-04", "VER-06", "OBS-05", "OBS-12"],
         compose: other_binding,
     },
     Scenario {

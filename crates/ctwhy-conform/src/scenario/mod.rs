@@ -4,6 +4,7 @@
 //! the standard lab, seen from the NAT box: a client behind `lan`, two routers and a server behind `wan`.
 
 mod bugs;
+mod choice;
 mod clash;
 mod errors;
 mod events;
@@ -90,6 +91,7 @@ pub fn all() -> Vec<(String, Case)> {
         pptp::SCENARIOS,
         generic::SCENARIOS,
         clash::SCENARIOS,
+        choice::SCENARIOS,
         events::SCENARIOS,
         table::SCENARIOS,
         wild::SCENARIOS,

@@ -5,8 +5,9 @@ use crate::conn::Flow;
 use crate::direction::Direction;
 use crate::expect::{Expectation, Follow};
 use crate::extension::Master;
+use crate::nat::Manip;
 use crate::nat::range::Range;
-use crate::nat::{Manip, setup};
+use crate::nat::setup::Choice;
 use crate::random::Random;
 use crate::table::Table;
 use crate::time::Time;
@@ -51,14 +52,15 @@ fn bind<S: Sink>(
     master: &Flow,
     direction: Direction,
     ports: [Option<u16>; 2],
-    (table, now): (&Table, Time),
+    (table, now): (&mut Table, Time),
     random: &mut Random,
     sink: &mut S,
 ) {
     let back = master.tuple(direction.opposite());
+    let mut choice = Choice { table, random, now, sink };
     for (manip, address, port) in [(Manip::Src, back.dst, ports[0]), (Manip::Dst, back.src, ports[1])] {
         let range = Range { ports: port.map(|port| (port, port)), ..Range::address(address) };
-        setup::bind(flow, &range, manip, (table, now), random, sink);
+        choice.bind(flow, &range, manip);
     }
 }
 

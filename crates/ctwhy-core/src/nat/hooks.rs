@@ -3,7 +3,8 @@
 use super::manip::{Place, rewrite};
 use super::range::Range;
 use super::rules::{Ruleset, Target};
-use super::{Manip, NatDrop, quoted, setup};
+use super::setup::Choice;
+use super::{Manip, NatDrop, quoted};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
@@ -143,7 +144,8 @@ fn decide<S: Sink>(
         Manip::Dst => Range::address(current.dst),
     };
     let (range, masquerade) = bound.unwrap_or((null, false));
-    setup::bind(flow, &range, manip, (&*around.table, around.now), around.random, sink);
+    let mut choice = Choice { table: &mut *around.table, random: &mut *around.random, now: around.now, sink };
+    choice.bind(flow, &range, manip);
     if masquerade {
         flow.masquerade_interface = around.out_interface;
     }
@@ -174,22 +176,27 @@ fn matching_range<S: Sink>(
     let Some((line, target)) = decided else {
         return if rules.chain(hook).drops { Err(NatDrop::Rule { line: None }) } else { Ok(None) };
     };
-    let (network, l3num) = (around.network, current.l3num);
-    let one = |address: Option<Addr>| address.ok_or(NatDrop::NoAddress).map(|address| (address, address));
+    let only = |address: Option<Addr>| address.ok_or(NatDrop::NoAddress).map(|address| Some((address, address)));
     match target {
         Target::Drop => Err(NatDrop::Rule { line: Some(line) }),
         Target::Snat(range) | Target::Dnat(range) => Ok(Some((range, false))),
+        Target::Netmap(range) => {
+            let side = if manip == Manip::Src { current.src } else { current.dst };
+            Ok(Some((range.netmap(side), false)))
+        }
+        // A client that does not know its address yet asks for one (NAT-SET-08).
+        Target::Masquerade(_) if (current.l3num, current.src) == (L3::V4, Addr([0; 16])) => Ok(None),
         Target::Masquerade(range) => {
             let out = around.out_interface;
-            let addresses = Some(one(out.and_then(|out| network.source_address(out, l3num, current.dst)))?);
-            Ok(Some((Range { addresses, ..range }, true)))
+            let source = out.and_then(|out| around.network.source_on(out, current.l3num, current.dst));
+            Ok(Some((Range { addresses: only(source)?, ..range }, true)))
         }
         Target::Redirect(range) => {
-            let addresses = match hook {
-                Hook::LocalOut => one(Some(Network::loopback(l3num))),
-                _ => one(around.in_interface.and_then(|i| network.address_on(i, l3num, None))),
+            let own = match hook {
+                Hook::LocalOut => Some(Network::loopback(current.l3num)),
+                _ => around.in_interface.and_then(|i| around.network.redirected_to(i, current.l3num)),
             };
-            Ok(Some((Range { addresses: Some(addresses?), ..range }, false)))
+            Ok(Some((Range { addresses: only(own)?, ..range }, false)))
         }
         Target::Accept | Target::Return | Target::Jump(_) | Target::Goto(_) | Target::Log => Ok(None),
     }

@@ -1,6 +1,6 @@
 //! What a rule allows a binding to be (`struct nf_nat_range2`), and the draw of an address from a range.
 
-use crate::tuple::{Addr, L3, Tuple};
+use crate::tuple::{Addr, L3, Tuple, has_ports, proto};
 
 use super::Manip;
 
@@ -11,6 +11,8 @@ pub struct Range {
     pub addresses: Option<(Addr, Addr)>,
     /// First and last port or ICMP id; `None` keeps it where it is free.
     pub ports: Option<(u16, u16)>,
+    /// Shift ports by what the range lies away from this one (`--to-destination ADDRESS:FIRST-LAST/BASE`).
+    pub shifted_from: Option<u16>,
     /// Draw the port even where the old one is free (`--random`, `--random-fully`).
     pub random: bool,
     /// The same client gets the same address whatever the destination (`--persistent`).
@@ -24,15 +26,28 @@ impl Range {
         Range { addresses: Some((address, address)), ..Range::default() }
     }
 
-    /// `nf_in_range`: does the side of `tuple` that `manip` changes lie in the range already?
+    /// `xt_NETMAP`: the range that holds `address` with its network replaced by the one from the first to the last address
+    /// of this one.
+    #[must_use]
+    pub(super) fn netmap(&self, address: Addr) -> Range {
+        let Some((first, last)) = self.addresses else { return *self };
+        let number = |address: Addr| u128::from_be_bytes(address.0);
+        let host = number(first) ^ number(last);
+        let mapped = Addr(((number(first) & !host) | (number(address) & host)).to_be_bytes());
+        Range { addresses: Some((mapped, mapped)), ..*self }
+    }
+
+    /// `nf_in_range`: does the side of `tuple` that `manip` changes lie in the range already? Protocols without ports lie
+    /// in every range of ports.
     #[must_use]
     pub(super) fn holds(&self, tuple: &Tuple, manip: Manip) -> bool {
         let (address, port) = match manip {
             Manip::Src => (tuple.src, tuple.src_u),
             Manip::Dst => (tuple.dst, if tuple.is_icmp() { tuple.src_u } else { tuple.dst_u }),
         };
+        let varies = tuple.is_icmp() || has_ports(tuple.protonum) || tuple.protonum == proto::GRE;
         self.addresses.is_none_or(|(first, last)| first <= address && address <= last)
-            && self.ports.is_none_or(|(first, last)| first <= port && port <= last)
+            && self.ports.is_none_or(|(first, last)| !varies || (first <= port && port <= last))
     }
 
     /// `find_best_ips_proto`: the address of the range that a flow gets. A fixed hash of the flow's addresses and

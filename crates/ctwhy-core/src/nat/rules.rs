@@ -33,6 +33,8 @@ pub enum Target {
     Dnat(Range),
     /// The destination becomes this host.
     Redirect(Range),
+    /// The network of the address becomes that of the range: of the source where a packet leaves, else of the destination.
+    Netmap(Range),
 }
 
 impl Target {
@@ -49,7 +51,8 @@ impl Target {
             | Target::Masquerade(_)
             | Target::Snat(_)
             | Target::Dnat(_)
-            | Target::Redirect(_) => Course::End,
+            | Target::Redirect(_)
+            | Target::Netmap(_) => Course::End,
         }
     }
 }

@@ -2,83 +2,184 @@
 
 use super::Manip;
 use super::range::Range;
-use crate::conn::Flow;
+use crate::conn::{Flow, Protocol};
 use crate::direction::Direction;
 use crate::random::Random;
 use crate::status::Status;
-use crate::table::Table;
+use crate::table::{EntryId, Table};
 use crate::time::Time;
 use crate::trace::{Sink, Step};
+use crate::track::tcp::TcpState;
 use crate::tuple::{Tuple, has_ports, proto};
 
-/// `nf_nat_setup_info`: binds one side of a flow that is not in the table yet.
-pub(crate) fn bind<S: Sink>(
-    flow: &mut Flow,
-    range: &Range,
-    manip: Manip,
-    (table, now): (&Table, Time),
-    random: &mut Random,
-    sink: &mut S,
-) {
-    flow.status |= manip.done();
-    // What packets of the original direction look like with the bindings made so far.
-    let Some(current) = flow.tuple(Direction::Reply).invert() else { return };
-    let new = unique_tuple(flow, &current, range, manip, (table, now), random);
-    if new != current
-        && let Some(reply) = new.invert()
-    {
-        flow.tuples[Direction::Reply.index()] = reply;
-        flow.status |= manip.status();
-    }
-    let port_taken = range.ports.is_none() && port(&new, manip) != port(&current, manip);
-    sink.step(|| Step::NatBound { manip, leaves_as: new, port_taken });
+/// What a decision rests on besides the flow.
+pub(crate) struct Choice<'a, S> {
+    pub(crate) table: &'a mut Table,
+    pub(crate) random: &'a mut Random,
+    pub(crate) now: Time,
+    pub(crate) sink: &'a mut S,
 }
 
-/// `nf_nat_used_tuple`: does another flow hold the reply tuple that `candidate` would have?
-///
-/// An entry of the same original tuple does not count; the two meet again when they are confirmed.
-fn is_taken(candidate: &Tuple, flow: &Flow, table: &Table, now: Time) -> bool {
-    let Some(reply) = candidate.invert() else { return false };
-    table
-        .peek(&reply, flow.zone, Direction::Reply, now)
-        .is_some_and(|(id, _)| table.tuple(id, Direction::Original).as_ref() != Some(flow.tuple(Direction::Original)))
-}
-
-/// `get_unique_tuple`: `current` with the side of `manip` moved into the range, and the port changed if it must be.
-fn unique_tuple(
-    flow: &Flow,
-    current: &Tuple,
-    range: &Range,
-    manip: Manip,
-    (table, now): (&Table, Time),
-    random: &mut Random,
-) -> Tuple {
-    let taken = |candidate: &Tuple| is_taken(candidate, flow, table, now);
-    if manip == Manip::Src && !range.random && range.holds(current, manip) && !taken(current) {
-        return *current;
-    }
-    let mut tuple = *current;
-    if let Some(address) = range.pick_address(current, flow.zone.id, manip) {
-        match manip {
-            Manip::Src => tuple.src = address,
-            Manip::Dst => tuple.dst = address,
+impl<S: Sink> Choice<'_, S> {
+    /// `nf_nat_setup_info`: binds one side of a flow that is not in the table yet.
+    pub(crate) fn bind(&mut self, flow: &mut Flow, range: &Range, manip: Manip) {
+        flow.status |= manip.done();
+        // What packets of the original direction look like with the bindings made so far.
+        let Some(current) = flow.tuple(Direction::Reply).invert() else { return };
+        let new = self.unique_tuple(flow, &current, range, manip);
+        if new != current
+            && let Some(reply) = new.invert()
+        {
+            flow.tuples[Direction::Reply.index()] = reply;
+            flow.status |= manip.status();
         }
+        let port_taken = range.ports.is_none() && port(&new, manip) != port(&current, manip);
+        self.sink.step(|| Step::NatBound { manip, leaves_as: new, port_taken });
     }
-    if !range.random {
-        match range.ports {
-            Some((first, last)) => {
-                let in_range = (first..=last).contains(&port(&tuple, manip));
-                // A range of one port is taken even when it is not free; the clash shows at confirm.
-                if in_range && (first == last || !taken(&tuple)) {
+
+    /// `nf_nat_used_tuple`: does another flow hold the reply tuple that `candidate` would have?
+    ///
+    /// An entry of the same original tuple does not count; the two meet again when they are confirmed.
+    fn is_taken(&self, candidate: &Tuple, flow: &Flow) -> bool {
+        let original = |holder| self.table.tuple(holder, Direction::Original);
+        self.holder(candidate, flow)
+            .is_some_and(|holder| original(holder).as_ref() != Some(flow.tuple(Direction::Original)))
+    }
+
+    /// The entry that holds the reply tuple of `candidate`.
+    fn holder(&self, candidate: &Tuple, flow: &Flow) -> Option<EntryId> {
+        let reply = candidate.invert()?;
+        self.table.peek(&reply, flow.zone, Direction::Reply, self.now).map(|(id, _)| id)
+    }
+
+    /// `nf_nat_used_tuple_new`: as [`Choice::is_taken`], but an untranslated flow that is this one seen from the other
+    /// side does not count either: question and answer were on their way at once, and are merged when they are
+    /// confirmed.
+    fn is_taken_by_stranger(&self, candidate: &Tuple, flow: &Flow) -> bool {
+        let sends_again = [proto::TCP, proto::SCTP, proto::ICMP, proto::ICMPV6];
+        if !self.is_taken(candidate, flow) {
+            return false;
+        }
+        let mirrored = |holder: Flow| {
+            let [original, reply] = flow.tuples;
+            !holder.status.intersects(Status::NAT_MASK | Status::SEQ_ADJUST) && holder.tuples == [reply, original]
+        };
+        let holder = self.holder(candidate, flow).and_then(|id| self.table.get(id));
+        sends_again.contains(&candidate.protonum) || !holder.is_some_and(|entry| mirrored(entry.flow))
+    }
+
+    /// `get_unique_tuple`: `current` with the side of `manip` moved into the range, and the port changed if it must be.
+    fn unique_tuple(&mut self, flow: &Flow, current: &Tuple, range: &Range, manip: Manip) -> Tuple {
+        if manip == Manip::Src && !range.random {
+            if range.holds(current, manip) {
+                if !self.is_taken_by_stranger(current, flow) {
+                    return *current;
+                }
+            } else if let Some(mapped) = self.mapping(flow, current, range)
+                && !self.is_taken(&mapped, flow)
+            {
+                self.sink.step(|| Step::NatMappingReused { leaves_as: mapped });
+                return mapped;
+            }
+        }
+        let mut tuple = *current;
+        if let Some(address) = range.pick_address(current, flow.zone.id, manip) {
+            match manip {
+                Manip::Src => tuple.src = address,
+                Manip::Dst => tuple.dst = address,
+            }
+        }
+        if !range.random {
+            match range.ports {
+                Some((first, last)) => {
+                    let in_range = range.shifted_from.is_none() && (first..=last).contains(&port(&tuple, manip));
+                    // A range of one port is taken even when it is not free; the clash shows at confirm.
+                    if in_range && (first == last || !self.is_taken(&tuple, flow)) {
+                        return tuple;
+                    }
+                }
+                None if !self.is_taken(&tuple, flow) => return tuple,
+                None => {}
+            }
+        }
+        self.search_port(tuple, flow, range, manip)
+    }
+
+    /// `find_appropriate_src`: how another flow of the same source was translated, if the range allows that, too.
+    fn mapping(&self, flow: &Flow, current: &Tuple, range: &Range) -> Option<Tuple> {
+        self.table.of_same_source(flow).find_map(|reply| {
+            let mapped = reply.invert()?;
+            let mapped = Tuple { dst: current.dst, dst_u: current.dst_u, ..mapped };
+            range.holds(&mapped, Manip::Src).then_some(mapped)
+        })
+    }
+
+    /// `nf_nat_l4proto_unique_tuple`: tries ports of the window (NAT-PORT-03, NAT-PORT-04). The last one tried is kept
+    /// even when it is taken; confirm finds out.
+    fn search_port(&mut self, mut tuple: Tuple, flow: &Flow, range: &Range, manip: Manip) -> Tuple {
+        /// More attempts than this are never made in one round, fewer than [`FEWEST`] end the search.
+        const MOST: u32 = 128;
+        const FEWEST: u32 = 16;
+        /// So many attempts before the end of a round a connection that is over may be evicted.
+        const LAST: u32 = 32;
+
+        let Some((first, last)) = window(flow, &tuple, range, manip) else { return tuple };
+        let size = u32::from(last.wrapping_sub(first)) + 1;
+        let mut foretold = None;
+        let mut offset = match range.shifted_from {
+            Some(base) => u32::from(port(&tuple, manip).wrapping_sub(base)),
+            None if manip == Manip::Src || range.random => {
+                foretold = self.random.foretold(tuple.protonum).map(|tuple| port(&tuple, manip));
+                u32::from(foretold.map_or_else(|| self.random.next_u16(), |port| port.wrapping_sub(first)))
+            }
+            None => 0,
+        };
+        let mut attempts = size.min(MOST);
+        loop {
+            for attempt in 0..attempts {
+                let candidate = first.wrapping_add((offset.wrapping_add(attempt) % size) as u16);
+                set_port(&mut tuple, manip, candidate);
+                let may_evict = attempts - attempt <= LAST || foretold == Some(candidate);
+                let free = if may_evict { self.evict(&tuple, flow) } else { None };
+                if free.unwrap_or_else(|| !self.is_taken(&tuple, flow)) {
                     return tuple;
                 }
             }
-            None if !taken(&tuple) => return tuple,
-            None => {}
+            if attempts >= size || attempts < FEWEST {
+                return tuple;
+            }
+            attempts /= 2;
+            offset = u32::from(self.random.next_u16());
         }
     }
-    let Some(ports) = window(flow, &tuple, range, manip) else { return tuple };
-    search_port(tuple, ports, manip, range.random, random, taken)
+
+    /// `nf_nat_used_tuple_harder`: for a TCP connection that begins, deletes one that is over and whose numbers the new
+    /// one has passed (NAT-PORT-05). True when the tuple is free now, `None` when this rule has no say.
+    fn evict(&mut self, candidate: &Tuple, flow: &Flow) -> Option<bool> {
+        let Protocol::Tcp(new) = &flow.protocol else { return None };
+        if new.state() != TcpState::SynSent {
+            return None;
+        }
+        let reply = candidate.invert()?;
+        let Some((id, found_as)) = self.table.lookup_at(&reply, flow.zone, Direction::Reply, self.now, self.sink)
+        else {
+            return Some(true);
+        };
+        let holder = self.table.get(id)?;
+        let Protocol::Tcp(old) = &holder.flow.protocol else { return Some(false) };
+        let over = matches!(old.state(), TcpState::TimeWait | TcpState::Close | TcpState::SynSent2);
+        let passed = new.end(Direction::Original).wrapping_sub(old.end(Direction::Original)) as i32 > 0;
+        let status = holder.flow.status;
+        let evictable = found_as == Direction::Reply
+            && over
+            && passed
+            && status.contains(Status::SRC_NAT)
+            && !status.intersects(Status::FIXED_TIMEOUT | Status::DYING);
+        if evictable && let Some(gone) = self.table.delete(id, self.now, self.sink) {
+            self.sink.step(|| Step::NatEvicted { id: gone.id });
+        }
+        Some(evictable)
+    }
 }
 
 /// The part of a tuple that a port search varies: the port of the side, or the ICMP id (NAT-PORT-01).
@@ -114,38 +215,5 @@ fn window(flow: &Flow, tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u1
             }),
         },
         _ => None,
-    }
-}
-
-/// `nf_nat_l4proto_unique_tuple`: tries ports of the window (NAT-PORT-03, NAT-PORT-04). The last one tried is kept
-/// even when it is taken; confirm finds out.
-fn search_port(
-    mut tuple: Tuple,
-    (first, last): (u16, u16),
-    manip: Manip,
-    at_random: bool,
-    random: &mut Random,
-    taken: impl Fn(&Tuple) -> bool,
-) -> Tuple {
-    /// More attempts than this are never made in one round, fewer than [`FEWEST`] end the search.
-    const MOST: u32 = 128;
-    const FEWEST: u32 = 16;
-
-    let size = u32::from(last.wrapping_sub(first)) + 1;
-    let mut offset = if manip == Manip::Src || at_random { u32::from(random.next_u16()) } else { 0 };
-    let mut attempts = size.min(MOST);
-    loop {
-        for attempt in 0..attempts {
-            let candidate = first.wrapping_add((offset.wrapping_add(attempt) % size) as u16);
-            set_port(&mut tuple, manip, candidate);
-            if !taken(&tuple) {
-                return tuple;
-            }
-        }
-        if attempts >= size || attempts < FEWEST {
-            return tuple;
-        }
-        attempts /= 2;
-        offset = u32::from(random.next_u16());
     }
 }

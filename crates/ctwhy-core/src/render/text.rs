@@ -134,6 +134,17 @@ impl Display for Step {
                 write!(f, "nat: with its {manip} bound the flow leaves as {leaves_as}")?;
                 if port_taken { f.write_str("; the port it had is taken by another flow") } else { Ok(()) }
             }
+            Step::NatMappingReused { leaves_as } => {
+                write!(
+                    f,
+                    "nat: another flow from this source was translated so, and this one follows: it leaves as {leaves_as}"
+                )
+            }
+            Step::NatEvicted { id } => write!(
+                f,
+                "nat: the wanted tuple belongs to entry #{id}, a connection that is over and whose numbers this one has \
+                 passed: deleted"
+            ),
             Step::Learnt { id, reply } => {
                 write!(f, "the kernel confirmed the flow as entry #{id}; its answers are {reply}")
             }

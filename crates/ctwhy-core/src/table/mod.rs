@@ -1,5 +1,6 @@
 //! The table: zone and tuple -> entry, each entry under the tuples of both its directions (`nf_conntrack_hash`).
 
+mod by_source;
 mod slab;
 mod stored;
 
@@ -21,6 +22,7 @@ use crate::trace::{Sink, Step};
 use crate::tuple::{Tuple, proto};
 use crate::zone::Zone;
 
+use by_source::{BySource, Source};
 use slab::Blocks;
 use stored::{Aside, Stored};
 pub(crate) use stored::{EntryMut, ProtocolMut};
@@ -62,6 +64,7 @@ pub struct Table {
     free: Vec<u32>,
     hasher: FixedState,
     last_id: u32,
+    by_source: BySource,
     /// Where the sweep for dead entries goes on (GC-01).
     sweep: usize,
     /// What few of the entries have besides.
@@ -98,6 +101,7 @@ impl Table {
             // observable (TUPLE-07), so a fixed seed keeps runs reproducible.
             hasher: FixedState::with_seed(0),
             last_id: 0,
+            by_source: BySource::new(),
             sweep: 0,
             extensions: Extensions::new(),
             expectations: Expectations::new(),
@@ -249,6 +253,13 @@ impl Table {
         Some((id, direction))
     }
 
+    /// The reply tuples of the flows with the source of this one, before any translation, whose source was decided about:
+    /// most recent first.
+    pub(crate) fn of_same_source(&self, flow: &Flow) -> impl Iterator<Item = Tuple> {
+        let slots = self.by_source.slots(Source::of(flow), &self.hasher);
+        slots.filter_map(|slot| Some(self.slots.get(slot as usize)?.tuple(Direction::Reply, &self.aside)))
+    }
+
     /// As a look-up in one place, but nothing is deleted.
     pub(crate) fn peek(&self, tuple: &Tuple, zone: Zone, place: Direction, now: Time) -> Option<(EntryId, Direction)> {
         self.find(tuple, zone, place).filter(|(id, _)| self.stored(*id).is_some_and(|stored| !stored.is_expired(now)))
@@ -303,6 +314,9 @@ impl Table {
         };
         if let Some(extension) = entry.flow.extension.and_then(|extension| self.extensions.get_mut(extension)) {
             extension.entry = Some(id);
+        }
+        if entry.flow.status.contains(Status::SRC_NAT_DONE) {
+            self.by_source.insert(id.slot, Source::of(&entry.flow), &self.hasher);
         }
         for direction in Direction::BOTH {
             if direction == Direction::Original && entry.is_hidden() {
@@ -360,6 +374,7 @@ impl Table {
         self.aside.release(stored);
         stored.live = false;
         stored.generation = stored.generation.wrapping_add(1);
+        self.by_source.remove(id.slot, &self.hasher);
         self.free.push(id.slot);
         Some(entry)
     }
@@ -421,6 +436,17 @@ impl Table {
     pub fn sweep<S: Sink>(&mut self, now: Time, sink: &mut S) {
         for index in 0..self.slots.len() {
             self.delete_if_dead(index, now, sink);
+        }
+    }
+
+    /// `nf_ct_iterate_cleanup_net`: deletes the entries of which `over` is true.
+    pub(crate) fn delete_where<S: Sink>(&mut self, over: impl Fn(&Confirmed) -> bool, now: Time, sink: &mut S) {
+        for index in 0..self.slots.len() {
+            let Some(stored) = self.slots.get(index).filter(|stored| stored.live) else { continue };
+            let id = EntryId { slot: index as u32, generation: stored.generation };
+            if over(&stored.read(&self.aside)) {
+                self.delete(id, now, sink);
+            }
         }
     }
 

@@ -214,6 +214,16 @@ pub enum Step {
         /// Was it the port or id that had to change because the wanted one was taken?
         port_taken: bool,
     },
+    /// Another flow from the same source had its source translated so, and the range allows that here, too.
+    NatMappingReused {
+        /// The tuple that packets of the original direction leave with.
+        leaves_as: Tuple,
+    },
+    /// A connection that is over had the wanted tuple; its entry is deleted (NAT-PORT-05).
+    NatEvicted {
+        /// Number of the entry.
+        id: u32,
+    },
     /// The kernel said which binding it chose.
     Learnt {
         /// The kernel's number of the entry.
@@ -426,6 +436,8 @@ impl Step {
             Step::NatAsked { .. } => "nat_asked",
             Step::NatKept { .. } => "nat_kept",
             Step::NatBound { .. } => "nat_bound",
+            Step::NatMappingReused { .. } => "nat_mapping_reused",
+            Step::NatEvicted { .. } => "nat_evicted",
             Step::Learnt { .. } => "learnt",
             Step::NatBypassed => "nat_bypassed",
             Step::Rewritten { .. } => "rewritten",

@@ -294,7 +294,12 @@ pub fn nat_box(target: impl Fn(L3) -> Ruleset) -> Engine {
             interface("wan", [(NAT, 24), (NAT6, 64)]),
         ],
         routes: ["0.0.0.0", "::"]
-            .map(|any| Route { l3num: family(any), to: Prefix { address: ip(any).into(), prefix: 0 }, interface: 1 })
+            .map(|any| Route {
+                l3num: family(any),
+                to: Prefix { address: ip(any).into(), prefix: 0 },
+                interface: 1,
+                via: None,
+            })
             .to_vec(),
     };
     engine.rules4.nat = Some(target(L3::V4));

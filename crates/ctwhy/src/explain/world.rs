@@ -172,7 +172,7 @@ impl World {
         for RouteArg { to, interface } in &self.routes {
             let (l3num, to) = prefixed(*to);
             let interface = network.interface_named(interface);
-            network.routes.push(Route { l3num, to, interface });
+            network.routes.push(Route { l3num, to, interface, via: None });
         }
         // Those that name their interface first: their networks may cover the others.
         let (named, unnamed): (Vec<_>, Vec<_>) = self.locals.iter().partition(|local| local.interface.is_some());

@@ -49,7 +49,7 @@ impl Said {
 /// Options of targets, and what those with a value expect.
 fn target_option(name: &str) -> Option<Option<&'static str>> {
     Some(match name {
-        "--to-source" | "--to-destination" | "--to-ports" => Some("what to translate to"),
+        "--to-source" | "--to-destination" | "--to-ports" | "--to" => Some("what to translate to"),
         "--zone" | "--zone-orig" | "--zone-reply" => Some("the number of a zone, or mark"),
         "--helper" => Some("the name of a helper"),
         "--ctevents" => Some("events of conntrack"),

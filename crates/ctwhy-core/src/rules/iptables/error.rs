@@ -181,7 +181,7 @@ impl fmt::Display for RuleErrorKind {
                  natseqinfo and secmark, with commas"
             }
             RuleErrorKind::Range { form } => return write!(f, "is not of the form {form}"),
-            RuleErrorKind::ShiftedPorts => "moves a range of ports onto another; that is not supported",
+            RuleErrorKind::ShiftedPorts => "moves a range of ports onto another, which only DNAT does",
         })
     }
 }

@@ -4,12 +4,14 @@ use super::act::{is_log, log};
 use super::ask::Said;
 use super::error::{RuleError, RuleErrorKind};
 use super::table::{FromWords, Place};
-use super::value::{takes_ports, target_ports, translation};
+use super::value::{network, takes_ports, target_ports, translation};
 use super::words::Words;
 use crate::hook::Hook;
 use crate::nat::range::Range;
 use crate::nat::rules::Target;
 use crate::rules::Course;
+use crate::rules::matches::address_bits;
+use crate::tuple::Addr;
 
 /// A target that translates.
 struct Form {
@@ -21,6 +23,7 @@ struct Form {
     wants: Option<&'static str>,
 }
 
+const TO: &str = "--to";
 const TO_SOURCE: &str = "--to-source";
 const TO_DESTINATION: &str = "--to-destination";
 const ARRIVING: (&[Hook], &str) = (&[Hook::PreRouting, Hook::LocalOut], "PREROUTING and OUTPUT");
@@ -44,6 +47,15 @@ fn form(name: &str) -> Option<Form> {
             chains: ARRIVING,
             options: &[TO_DESTINATION, "--random", "--persistent"],
             wants: Some(TO_DESTINATION),
+        },
+        "NETMAP" => Form {
+            make: Target::Netmap,
+            chains: (
+                &[Hook::PreRouting, Hook::LocalOut, Hook::PostRouting, Hook::LocalIn],
+                "PREROUTING, OUTPUT, POSTROUTING and INPUT",
+            ),
+            options: &[TO],
+            wants: Some(TO),
         },
         "REDIRECT" => {
             Form { make: Target::Redirect, chains: ARRIVING, options: &["--to-ports", "--random"], wants: None }
@@ -80,13 +92,23 @@ impl FromWords for Target {
                         "--to-ports" => {
                             target_ports(&value.text).map(|ports| Range { ports: Some(ports), ..Range::default() })
                         }
+                        TO => network(&value.text, place.l3num).map(|network| {
+                            let host = !u128::MAX.checked_shl(128 - u32::from(network.prefix)).unwrap_or(0);
+                            let host =
+                                host & !(u128::MAX.checked_shr(u32::from(address_bits(place.l3num))).unwrap_or(0));
+                            let last = Addr((u128::from_be_bytes(network.address.0) | host).to_be_bytes());
+                            Range { addresses: Some((network.address, last)), ..Range::default() }
+                        }),
                         _ => translation(&value.text, place.l3num),
                     };
                     let to = to.map_err(|kind| words.error(value, kind))?;
+                    if to.shifted_from.is_some() && option.text != TO_DESTINATION {
+                        return Err(words.error(value, RuleErrorKind::ShiftedPorts));
+                    }
                     if to.ports.is_some() && !protocol.is_some_and(takes_ports) {
                         return Err(words.error(value, RuleErrorKind::TargetPortsNeedProtocol));
                     }
-                    (range.addresses, range.ports) = (to.addresses, to.ports);
+                    (range.addresses, range.ports, range.shifted_from) = (to.addresses, to.ports, to.shifted_from);
                 }
             }
         }

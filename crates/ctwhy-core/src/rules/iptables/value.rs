@@ -110,7 +110,7 @@ pub(super) fn target_ports(text: &str) -> Parsed<(u16, u16)> {
     pair(text).ok_or(RuleErrorKind::Range { form: "PORT[-PORT]" })
 }
 
-/// `[ADDRESS[-ADDRESS]][:PORT[-PORT]]`; with ports IPv6 addresses are in brackets.
+/// `[ADDRESS[-ADDRESS]][:PORT[-PORT[/BASE]]]`; with ports IPv6 addresses are in brackets.
 pub(super) fn translation(text: &str, l3num: L3) -> Parsed<Range> {
     let form = match l3num {
         L3::V4 => "ADDRESS[-ADDRESS][:PORT[-PORT]] or :PORT[-PORT]",
@@ -128,9 +128,10 @@ pub(super) fn translation(text: &str, l3num: L3) -> Parsed<Range> {
             _ => (text, None),
         },
     };
-    if ports.is_some_and(|ports| ports.contains('/')) {
-        return Err(RuleErrorKind::ShiftedPorts);
-    }
+    let (ports, base) = match ports.and_then(|ports| ports.split_once('/')) {
+        Some((ports, base)) => (Some(ports), Some(base.parse().map_err(|_| wrong)?)),
+        None => (ports, None),
+    };
     let ports = ports.map(|ports| pair(ports).ok_or(wrong)).transpose()?;
     let addresses = match addresses {
         "" if ports.is_some() => None,
@@ -144,7 +145,7 @@ pub(super) fn translation(text: &str, l3num: L3) -> Parsed<Range> {
             Some((first, last))
         }
     };
-    Ok(Range { addresses, ports, ..Range::default() })
+    Ok(Range { addresses, ports, shifted_from: base, ..Range::default() })
 }
 
 /// A number, decimal or with `0x` in front.

@@ -324,6 +324,12 @@ impl Tcp {
         self.side(direction).flags
     }
 
+    /// The end of what the side that sends in `direction` sent, a sequence number.
+    #[must_use]
+    pub const fn end(&self, direction: Direction) -> u32 {
+        self.side(direction).td_end
+    }
+
     /// The window scale of the side that sends in `direction`, a shift of 0 to 14.
     #[must_use]
     pub fn scale(&self, direction: Direction) -> u8 {
