@@ -42,7 +42,7 @@ pub(super) fn ruleset() -> String {
     );
     for (hook, way) in [("prerouting", "iifname"), ("output", "oifname")] {
         // Writing into a string does not fail.
-        let _ = writeln!(text, "chain {hook} {{ type filter hook {hook} priority -140; {way} \"{BARRIER}\" accept;");
+        let _ = writeln!(text, "chain {hook} {{ type filter hook {hook} priority -160; {way} \"{BARRIER}\" accept;");
         for (ctinfo, matches) in DECISIONS {
             let _ = writeln!(text, "{matches} log prefix \"{ctinfo}\" group {GROUP} accept;");
         }

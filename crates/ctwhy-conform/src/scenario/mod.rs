@@ -19,6 +19,7 @@ mod nat;
 mod nat_decision;
 mod pptp;
 mod quotes;
+mod rules;
 mod sctp;
 mod table;
 mod tcp;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<(String, Case)> {
         ip::SCENARIOS,
         errors::SCENARIOS,
         quotes::SCENARIOS,
+        rules::SCENARIOS,
         icmp::SCENARIOS,
         icmpv6::SCENARIOS,
         nat::SCENARIOS,
@@ -157,10 +159,14 @@ impl Builder {
 
     /// Rules of the nat table, a line each.
     fn nat(&mut self, lines: &[&str]) -> &mut Builder {
-        let text = nat_table(lines);
+        self.rules(&nat_table(lines))
+    }
+
+    /// Rules, as `iptables-restore` takes them.
+    fn rules(&mut self, text: &str) -> &mut Builder {
         match self.family {
-            Family::V4 => self.case.spec.rules = Some(text),
-            Family::V6 => self.case.spec.rules6 = Some(text),
+            Family::V4 => self.case.spec.rules = Some(text.to_owned()),
+            Family::V6 => self.case.spec.rules6 = Some(text.to_owned()),
         }
         self
     }

@@ -28,13 +28,14 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    /// Takes note of a packet, as it arrived, that was dropped for its TTL or for want of a route.
+    /// Takes note of a packet, as it arrived, that was dropped for its TTL, for want of a route, or by a REJECT.
     pub(super) fn note(&mut self, bytes: &[u8], ruling: &Ruling) {
-        let (Some(tracked), Verdict::Drop(DropCause::TtlExceeded | DropCause::NoRoute)) =
-            (ruling.tracked(), ruling.verdict)
+        let Verdict::Drop(DropCause::TtlExceeded | DropCause::NoRoute | DropCause::Rule { reject: Some(_), .. }) =
+            ruling.verdict
         else {
             return;
         };
+        let Some(tracked) = ruling.tracked() else { return };
         let kept = bytes.get(..bytes.len().min(IPV6_HEADER + LONGEST_HEADER)).unwrap_or_default();
         let mut slot = if self.dropped.len() == REMEMBERED { self.dropped.pop_front() } else { None };
         let mut bytes = slot.take().map_or_else(Vec::new, |(bytes, _)| bytes);

@@ -277,10 +277,8 @@ fn step_object(step: &Step, engine: &Engine) -> StepObject {
 /// `accept`, `drop`, or `none` for a packet that never came to a hook.
 fn verdict(told: &Told<'_>) -> &'static str {
     match told.decided.ruling() {
-        Some(ruling) if ruling.ctinfo.is_ok() => match ruling.verdict {
-            Verdict::Accept => "accept",
-            Verdict::Drop(_) => "drop",
-        },
+        Some(ruling) if matches!(ruling.verdict, Verdict::Drop(_)) => "drop",
+        Some(ruling) if ruling.ctinfo.is_ok() => "accept",
         _ => "none",
     }
 }
