@@ -197,6 +197,72 @@ pub fn sealed_udp(ip: &Ip, mut bytes: Vec<u8>) -> Body {
     Body::new(proto::UDP, bytes)
 }
 
+/// A part of the body of a packet as a fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Identification.
+    pub id: u32,
+    /// Which bytes of the body.
+    pub bytes: std::ops::Range<usize>,
+    /// Where they belong in the datagram, in bytes.
+    pub offset: usize,
+    /// Do more follow?
+    pub more: bool,
+}
+
+impl Piece {
+    /// Bytes of the body where they belong; more follow.
+    #[must_use]
+    pub fn new(id: u32, bytes: std::ops::Range<usize>) -> Piece {
+        Piece { id, offset: bytes.start, more: true, bytes }
+    }
+
+    /// The last fragment.
+    #[must_use]
+    pub fn last(id: u32, bytes: std::ops::Range<usize>) -> Piece {
+        Piece { more: false, ..Piece::new(id, bytes) }
+    }
+
+    /// The fragment, behind the header of `ip` and, for IPv6, a fragment header.
+    #[must_use]
+    pub fn packet(&self, ip: &Ip, body: &Body) -> Vec<u8> {
+        self.packet_behind(ip, body, |fragment| fragment)
+    }
+
+    /// The same with what `behind` puts between the IP header and the fragment header (IPv6).
+    #[must_use]
+    pub fn packet_behind(&self, ip: &Ip, body: &Body, behind: impl Fn(Body) -> Body) -> Vec<u8> {
+        let bytes = body.bytes.get(self.bytes.clone()).unwrap_or_default();
+        let part = Body::new(body.protocol, bytes);
+        let offset = self.offset as u16;
+        match ip.l3() {
+            L3::V4 => {
+                let fragment = ip.fragment | offset >> 3 | if self.more { 0x2000 } else { 0 };
+                Ip { id: self.id as u16, fragment, ..ip.clone() }.packet(part)
+            }
+            L3::V6 => {
+                let mut header = vec![0, 0];
+                header.extend((offset & !7 | u16::from(self.more)).to_be_bytes());
+                header.extend(self.id.to_be_bytes());
+                ip.packet(behind(part.behind(proto::FRAGMENT, &header)))
+            }
+        }
+    }
+}
+
+/// A packet in fragments that end at these bytes of its body.
+#[must_use]
+pub fn fragments(ip: &Ip, body: &Body, id: u32, ends: &[usize]) -> Vec<Vec<u8>> {
+    let length = body.bytes.len();
+    let mut start = 0;
+    let ends = ends.iter().copied().filter(|end| *end < length).chain([length]);
+    let pieces = ends.map(|end| {
+        let bytes = std::mem::replace(&mut start, end)..end;
+        if end == length { Piece::last(id, bytes) } else { Piece::new(id, bytes) }
+    });
+    pieces.map(|piece| piece.packet(ip, body)).collect()
+}
+
 /// TCP flags, by their bit.
 #[allow(missing_docs)] // The names say it.
 pub mod flag {

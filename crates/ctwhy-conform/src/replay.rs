@@ -4,6 +4,7 @@
 //! packets at their times. Packets that the box makes itself are input, too, because the engine makes none: those of the
 //! recording go into LOCAL_OUT as the kernel made them, each behind the packet that caused it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -19,7 +20,7 @@ use ctwhy_core::time::Time;
 use ctwhy_core::trace::{Sink, Trace};
 use ctwhy_core::tuple::{Addr, L3, Tuple, extract, proto};
 use ctwhy_fixture::case::{
-    Bytes, Case, Emitted, Fact, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec,
+    BoxInterface, Bytes, Case, Emitted, Fact, Generated, Hook, Outcome, PacketOutcome, Prefix, Recording, Spec,
 };
 use ctwhy_fixture::link::{Stripped, strip};
 
@@ -69,7 +70,7 @@ impl std::error::Error for ReplayError {}
 pub struct Replayed<'a> {
     /// Number of the packet, from 1.
     pub number: u64,
-    /// From the IP header on, as it arrived.
+    /// From the IP header on, as it arrived; for the fragment that completes a datagram the datagram.
     pub before: &'a [u8],
     /// As it left, or as it was when it ended.
     pub after: &'a [u8],
@@ -124,11 +125,12 @@ pub fn replay_watched(
                 }
             };
             let after = engine.departed(&ruling, &bytes).to_vec();
-            watch(&Replayed { number, before, after: &after, ruling: &ruling, engine });
+            watch(&Replayed { number, before: ruling.arrived(before), after: &after, ruling: &ruling, engine });
+            let forwarded = emitted(engine, &ruling, &bytes);
             let generated = recorded.generated.iter().flatten();
             let generated = generated.map(|made| generate(engine, made, &ruling, now, events)).collect();
             let family = if before.first().is_some_and(|byte| byte >> 4 == 6) { L3::V6 } else { L3::V4 };
-            let mut outcome = packet_outcome(engine, number, &ruling, &after, family, generated);
+            let mut outcome = packet_outcome(number, &ruling, forwarded, family, generated);
             outcome.log.iter_mut().for_each(|log| log.extend(lowered.clone()));
             outcomes.insert(number, outcome);
         };
@@ -175,10 +177,9 @@ impl OnItsWay<'_> {
 }
 
 fn packet_outcome(
-    engine: &Engine,
     packet: u64,
     ruling: &Ruling,
-    bytes: &[u8],
+    forwarded: Vec<Emitted>,
     family: L3,
     generated: Vec<Generated>,
 ) -> PacketOutcome {
@@ -187,7 +188,7 @@ fn packet_outcome(
         ctinfo: ctinfo(ruling),
         hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
         log: ruling.reason.map(|reason| log::kernel_line(&reason, family).into_iter().collect()),
-        forwarded: Some(emitted(engine, ruling, bytes).into_iter().collect()),
+        forwarded: Some(forwarded),
         local: Some(ruling.egress == Egress::Local),
         generated: Some(generated),
     }
@@ -204,7 +205,7 @@ pub fn engine(spec: &Spec) -> Result<Engine, ReplayError> {
     engine.rules4 = rules("rules", spec.rules.as_deref(), L3::V4)?;
     engine.rules6 = rules("rules6", spec.rules6.as_deref(), L3::V6)?;
     for (name, value) in &spec.sysctls {
-        if !name.starts_with("net.netfilter.nf_conntrack_") {
+        if !name.starts_with("net.netfilter.nf_conntrack_") && !name.starts_with("net.ipv4.ipfrag_") {
             continue;
         }
         engine
@@ -234,7 +235,11 @@ fn network(spec: &Spec) -> Network {
             let (l3num, network) = prefix(*own);
             InterfaceAddress { l3num, network }
         });
-        network.interfaces.push(Interface { name: interface.name.clone(), addresses: addresses.collect() });
+        network.interfaces.push(Interface {
+            name: interface.name.clone(),
+            addresses: addresses.collect(),
+            mtu: Some(interface.mtu.unwrap_or(BoxInterface::MTU)),
+        });
     }
     for route in &spec.routes {
         let (l3num, to) = prefix(route.to);
@@ -259,13 +264,12 @@ fn ctinfo(ruling: &Ruling) -> Option<ctwhy_fixture::case::CtInfo> {
     ruling.ctinfo.ok().and_then(|ctinfo| ctinfo.name().parse().ok())
 }
 
-/// The packet as it left, where it did.
-fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Option<Emitted> {
-    let Egress::Forwarded(Some(out)) = ruling.egress else { return None };
-    let iface = engine.network.interface(out)?.name.clone();
-    // Behind the packet may be what the link layer padded it with.
-    let length = Packet::parse(bytes, bytes.len()).map_or(bytes.len(), |packet| packet.len);
-    Some(Emitted { iface, bytes: Bytes::from(bytes.get(..length).unwrap_or(bytes)) })
+/// The packet as it left, where it did, or its fragments; `bytes` are what the engine had.
+fn emitted(engine: &Engine, ruling: &Ruling, bytes: &[u8]) -> Vec<Emitted> {
+    let Egress::Forwarded(Some(out)) = ruling.egress else { return Vec::new() };
+    let Some(interface) = engine.network.interface(out) else { return Vec::new() };
+    let emitted = |packet: Cow<'_, [u8]>| Emitted { iface: interface.name.clone(), bytes: Bytes::from(&*packet) };
+    engine.leaving(ruling, bytes).map(emitted).collect()
 }
 
 /// Sends what the box made in answer to a packet, and gives what became of it.
@@ -281,13 +285,24 @@ pub fn generate<S: Sink>(
     sink: &mut S,
 ) -> Generated {
     let mut bytes = filled(recorded.made.as_ref().unwrap_or(&recorded.bytes));
-    let alone = cause.egress == Egress::Local || is_ipv6_redirect(&bytes);
+    let alone = cause.egress == Egress::Local || is_ipv6_redirect(&bytes) || is_about_fragments(&bytes);
     let trigger = if alone { None } else { cause.tracked() };
     engine.foretell(leaves_as(&recorded.bytes));
     let ruling = engine.send(&mut bytes, trigger.as_ref(), now, sink);
-    let Emitted { iface, bytes } = emitted(engine, &ruling, engine.departed(&ruling, &bytes))
+    let Emitted { iface, bytes } = emitted(engine, &ruling, &bytes)
+        .pop()
         .unwrap_or_else(|| Emitted { iface: "none".to_owned(), bytes: Bytes::default() });
     Generated { iface, ctinfo: ctinfo(&ruling), made: recorded.made.clone(), bytes }
+}
+
+/// Is it an ICMP error about fragments that waited too long?
+fn is_about_fragments(bytes: &[u8]) -> bool {
+    let kind = |at: usize| bytes.get(at..at + 2);
+    match bytes.first().map(|byte| (byte >> 4, usize::from(byte & 0x0f) * 4)) {
+        Some((4, header)) => bytes.get(9) == Some(&proto::ICMP) && kind(header) == Some(&[11, 1]),
+        Some((6, _)) => bytes.get(6) == Some(&proto::ICMPV6) && kind(40) == Some(&[3, 1]),
+        _ => false,
+    }
 }
 
 fn is_ipv6_redirect(bytes: &[u8]) -> bool {

@@ -1,23 +1,26 @@
 //! The one place that knows the order of hooks (catalogue A.2).
 //!
 //! ```text
-//! received  PREROUTING   raw, conntrack, mangle, nat destination
+//! received  PREROUTING   defrag, raw, conntrack, mangle, nat destination
 //!           route        local: LOCAL_IN
-//!                        else:  TTL, FORWARD, POSTROUTING
-//! local     LOCAL_OUT    raw, conntrack, mangle, nat destination, filter
+//!                        else:  TTL, MTU, FORWARD, POSTROUTING
+//! local     LOCAL_OUT    defrag, raw, conntrack, mangle, nat destination, filter
 //!           route        POSTROUTING; local: PREROUTING and LOCAL_IN with what the packet carries
 //!
 //!           LOCAL_IN     mangle, filter, nat source, confirm
 //!           FORWARD      mangle, filter
-//!           POSTROUTING  mangle, nat source, confirm
+//!           POSTROUTING  mangle, nat source, confirm; fragments
 //! ```
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::mem;
 
 use crate::confirm::{self, ConfirmDrop};
 use crate::conn::{Confirmed, Flow};
 use crate::conntrack::{Attached, Conntrack, Tracked};
+use crate::defrag::{self, Datagram, Defrag, Gathered, Refused, Waiting};
 use crate::direction::{CtInfo, Direction};
 use crate::event::Causes;
 use crate::helper::HelperDrop;
@@ -28,6 +31,7 @@ use crate::network::{Destination, Network};
 use crate::packet::{Fragment, Packet, PacketError, addresses};
 use crate::random::Random;
 use crate::reason::Reason;
+use crate::refragment::{Cut, Leaving, Outgoing};
 use crate::rules::run::{Carried, Early, Scene, run};
 use crate::rules::target::Reject;
 use crate::rules::{Rules, TableName};
@@ -36,7 +40,7 @@ use crate::status::Status;
 use crate::table::{EntryId, ProtocolMut};
 use crate::template::Template;
 use crate::time::Time;
-use crate::trace::{Sink, Step};
+use crate::trace::{FragmentStep, Sink, Step};
 use crate::tuple::{Addr, L3, Tuple, proto};
 
 /// A hook (`enum nf_inet_hooks`).
@@ -100,6 +104,13 @@ pub enum DropCause {
     TtlExceeded,
     /// No route leads to its destination.
     NoRoute,
+    /// It is too long for the way out and must not be cut: the host answers with fragmentation needed or packet too big.
+    TooBig {
+        /// The MTU of the way out in bytes.
+        mtu: u32,
+    },
+    /// It must leave in fragments, but no way was found to make them.
+    Unfragmentable,
     /// A rule of raw, mangle or filter dropped it.
     Rule {
         /// The table.
@@ -137,6 +148,8 @@ impl DropCause {
         match self {
             DropCause::TtlExceeded => "forward.ttl_exceeded",
             DropCause::NoRoute => "route.none",
+            DropCause::TooBig { .. } => "forward.too_big",
+            DropCause::Unfragmentable => "output.unfragmentable",
             DropCause::Rule { reject: Some(_), .. } => "filter.reject",
             DropCause::Rule { table: TableName::Raw, .. } => "raw.rule",
             DropCause::Rule { table: TableName::Mangle, .. } => "mangle.rule",
@@ -155,7 +168,11 @@ pub enum Unseen {
     /// The IP layer drops it, or the capture does not hold it.
     Packet(PacketError),
     /// A fragment: it waits for the rest of its datagram, which is tracked as one packet.
-    Fragment(Fragment),
+    Fragment(Waiting),
+    /// A fragment that was dropped.
+    Refused(Refused),
+    /// A fragment of this host's own whose sender does not want it gathered (`IP_NODEFRAG`, CORE-HOOK-05).
+    NotGathered(Fragment),
     /// The raw table dropped it in front of conntrack.
     Raw {
         /// Line of the rule; `None` for the policy of the chain.
@@ -170,6 +187,8 @@ impl Unseen {
         match self {
             Unseen::Packet(error) => error.code(),
             Unseen::Fragment(_) => "fragment.incomplete",
+            Unseen::Refused(refused) => refused.cause.code(),
+            Unseen::NotGathered(_) => "fragment.not_gathered",
             Unseen::Raw { .. } => "raw.rule",
         }
     }
@@ -203,6 +222,10 @@ pub struct Ruling {
     pub attached: Attached,
     /// Its length where a helper changed it; see [`Engine::departed`].
     pub resized: Option<Resized>,
+    /// The datagram that it completed, when it is a fragment: everything else is about that.
+    pub datagram: Option<Box<Datagram>>,
+    /// The fragments that it leaves in; `None` when it leaves in one piece.
+    pub cut: Option<Cut>,
 }
 
 /// The length of a packet that a helper made longer or shorter, in bytes from the IP header on.
@@ -215,17 +238,31 @@ pub struct Resized {
 }
 
 impl Ruling {
-    fn unseen(hook: Hook, unseen: Unseen) -> Ruling {
-        let egress = Egress::Nowhere;
+    /// Of a packet that conntrack has no say about.
+    #[must_use]
+    pub fn unseen(hook: Hook, unseen: Unseen) -> Ruling {
+        Ruling { ctinfo: Err(unseen), ..Ruling::invalid(hook) }
+    }
+
+    /// Of a packet without an entry that went nowhere.
+    pub(crate) const fn invalid(hook: Hook) -> Ruling {
         Ruling {
             hook,
-            ctinfo: Err(unseen),
+            ctinfo: Ok(CtInfo::Invalid),
             reason: None,
             verdict: Verdict::Accept,
-            egress,
+            egress: Egress::Nowhere,
             attached: Attached::None,
             resized: None,
+            datagram: None,
+            cut: None,
         }
+    }
+
+    /// The packet that this is about as it arrived, where `packet` did: for a fragment the datagram that it completed.
+    #[must_use]
+    pub fn arrived<'a>(&'a self, packet: &'a [u8]) -> &'a [u8] {
+        self.datagram.as_ref().map_or(packet, |datagram| datagram.arrived())
     }
 
     /// A packet that the raw table dropped.
@@ -262,6 +299,10 @@ pub struct Engine {
     pub rules6: Rules,
     /// Interfaces and routes.
     pub network: Network,
+    /// Where fragments wait.
+    pub defrag: Defrag,
+    /// Where the identifications of IPv6 fragments come from. They decide nothing.
+    pub(crate) ids: Random,
     /// The last packet that outgrew the buffer that it came in.
     pub(crate) spare: Vec<u8>,
 }
@@ -275,6 +316,8 @@ impl Engine {
             rules4: Rules::default(),
             rules6: Rules::default(),
             network: Network::default(),
+            defrag: Defrag::default(),
+            ids: Random::new(seed),
             spare: Vec::new(),
         }
     }
@@ -327,6 +370,10 @@ impl Engine {
 
     /// A packet arrives: PREROUTING to the end of its way. `buffer` holds what is at hand of its `wire_len` bytes from
     /// the IP header on, and is rewritten in place.
+    ///
+    /// A fragment waits until its datagram is complete. The one that completes it gets the ruling about the datagram, which
+    /// holds its bytes, and the buffer stays as it is: see [`Ruling::arrived`], [`Engine::departed`] and
+    /// [`Engine::leaving`].
     pub fn receive<S: Sink>(
         &mut self,
         buffer: &mut [u8],
@@ -351,6 +398,45 @@ impl Engine {
         now: Time,
         sink: &mut S,
     ) -> Entered {
+        let from = (in_interface, now);
+        match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
+            Gathered::AsIs => self.enter_whole((buffer, wire_len), from, None, sink),
+            Gathered::Unseen(unseen) => Entered::Ended(Ruling::unseen(Hook::PreRouting, unseen)),
+            Gathered::Whole(mut datagram) => {
+                let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
+                let mut entered = self.enter_whole((&mut bytes, len), from, Some(datagram), sink);
+                if let Some(datagram) = entered.datagram() {
+                    datagram.bytes = bytes;
+                }
+                entered
+            }
+        }
+    }
+
+    /// The first hook of a packet: fragments wait there.
+    fn gather<S: Sink>(
+        &mut self,
+        (bytes, wire_len): (&[u8], usize),
+        hook: Hook,
+        (in_interface, now): (Option<u16>, Time),
+        sink: &mut S,
+    ) -> Gathered {
+        if !defrag::concerns(bytes) {
+            return Gathered::AsIs;
+        }
+        match Packet::parse(bytes, wire_len) {
+            Ok(packet) => self.defrag.gather(&packet, hook, in_interface, (now, &self.conntrack.sysctls), sink),
+            Err(error) => Gathered::Unseen(Unseen::Packet(error)),
+        }
+    }
+
+    fn enter_whole<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        (in_interface, now): (Option<u16>, Time),
+        datagram: Option<Box<Datagram>>,
+        sink: &mut S,
+    ) -> Entered {
         let hook = Hook::PreRouting;
         let packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
@@ -359,7 +445,8 @@ impl Engine {
         if let Some(unseen) = not_tracked(&packet) {
             return Entered::Ended(Ruling::unseen(hook, unseen));
         }
-        let mut way = Way::new(&packet, in_interface, now);
+        let linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
+        let mut way = Way { linear, datagram, ..Way::new(&packet, in_interface, now) };
         let mut tracked = match self.track(&packet, hook, None, &mut way, sink) {
             Ok(tracked) => tracked,
             Err(cause) => return Entered::Ended(Ruling::dropped_unseen(hook, cause)),
@@ -367,7 +454,7 @@ impl Engine {
         let buffer = way.bytes(buffer);
         match self.arrives(buffer, &mut tracked, &mut way, sink) {
             Ok(egress) => Entered::OnItsWay(Passage { tracked, way, egress }),
-            Err(cause) => Entered::Ended(self.ruling(hook, tracked, &way, Err(cause), sink)),
+            Err(cause) => Entered::Ended(self.ruling(hook, tracked, way, Err(cause), sink)),
         }
     }
 
@@ -375,26 +462,56 @@ impl Engine {
     pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], passage: Passage, now: Time, sink: &mut S) -> Ruling {
         let Passage { mut tracked, mut way, egress } = passage;
         way.now = now;
-        let buffer = way.bytes(buffer);
+        let mut datagram = way.datagram.as_mut().map(|datagram| mem::take(&mut datagram.bytes));
+        let buffer = datagram.as_deref_mut().unwrap_or(way.bytes(buffer));
         let ended = match egress {
             Egress::Local => self.delivers(buffer, &mut tracked, &mut way, sink),
             _ => self.forwards(buffer, &mut tracked, &mut way, sink),
         };
-        self.ruling(Hook::PreRouting, tracked, &way, ended.map(|()| egress), sink)
+        if let (Some(own), Some(bytes)) = (&mut way.datagram, datagram) {
+            own.bytes = bytes;
+        }
+        self.ruling(Hook::PreRouting, tracked, way, ended.map(|()| egress), sink)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
     /// ICMP error or a reset of a firewall: it then carries that packet's entry and is not looked up (ICMP-LOC-01).
+    ///
+    /// Fragments are gathered as in [`Engine::receive`], apart from received ones.
     pub fn send<S: Sink>(&mut self, buffer: &mut [u8], trigger: Option<&Tracked>, now: Time, sink: &mut S) -> Ruling {
         let hook = Hook::LocalOut;
-        let packet = match Packet::parse(buffer, buffer.len()) {
+        let len = buffer.len();
+        match self.gather((buffer, len), hook, (None, now), sink) {
+            Gathered::AsIs => self.send_whole((buffer, len), trigger, None, now, sink),
+            Gathered::Unseen(unseen) => Ruling::unseen(hook, unseen),
+            Gathered::Whole(mut datagram) => {
+                let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
+                let mut ruling = self.send_whole((&mut bytes, len), trigger, Some(datagram), now, sink);
+                if let Some(datagram) = &mut ruling.datagram {
+                    datagram.bytes = bytes;
+                }
+                ruling
+            }
+        }
+    }
+
+    fn send_whole<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        trigger: Option<&Tracked>,
+        datagram: Option<Box<Datagram>>,
+        now: Time,
+        sink: &mut S,
+    ) -> Ruling {
+        let hook = Hook::LocalOut;
+        let packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
             Err(error) => return Ruling::unseen(hook, Unseen::Packet(error)),
         };
         if let Some(unseen) = not_tracked(&packet) {
             return Ruling::unseen(hook, unseen);
         }
-        let mut way = Way::new(&packet, None, now);
+        let mut way = Way { datagram, ..Way::new(&packet, None, now) };
         // The packet was routed before it came here; what nat destination makes of it is routed again.
         way.out_interface = match self.network.route(way.l3num, packet.dst) {
             Destination::Interface(out) => Some(out),
@@ -409,7 +526,7 @@ impl Engine {
             Err(cause) => return Ruling::dropped_unseen(hook, cause),
         };
         let ended = self.leaves(buffer, &mut tracked, &mut way, sink);
-        self.ruling(hook, tracked, &way, ended, sink)
+        self.ruling(hook, tracked, way, ended, sink)
     }
 
     /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
@@ -482,10 +599,11 @@ impl Engine {
                 if Packet::parse(buffer, way.len).is_ok_and(|packet| packet.ttl <= 1) {
                     return Err(DropCause::TtlExceeded);
                 }
+                way.out_interface = Some(out);
+                way.outgoing(&self.network, buffer).may_be_forwarded()?;
                 if let Some(to) = decrement_ttl(buffer, way.l3num) {
                     sink.step(|| Step::TtlDecremented { to });
                 }
-                way.out_interface = Some(out);
                 Ok(Egress::Forwarded(Some(out)))
             }
         }
@@ -503,7 +621,8 @@ impl Engine {
             self.consult(TableName::Mangle, Hook::Forward, buffer, tracked, way, sink)?;
             self.consult(TableName::Filter, Hook::Forward, buffer, tracked, way, sink)?;
         }
-        self.departs(buffer, tracked, way, sink)
+        self.departs(buffer, tracked, way, sink)?;
+        self.cut(buffer, way, sink)
     }
 
     /// LOCAL_IN.
@@ -536,6 +655,7 @@ impl Engine {
             Destination::Interface(out) => {
                 way.out_interface = Some(out);
                 self.departs(buffer, tracked, way, sink)?;
+                self.cut(buffer, way, sink)?;
                 Ok(Egress::Forwarded(Some(out)))
             }
             Destination::Local => {
@@ -580,6 +700,22 @@ impl Engine {
         self.confirm(buffer, tracked, way, sink)
     }
 
+    /// Behind the last hook: the packet leaves in one piece or in fragments.
+    fn cut<S: Sink>(&mut self, buffer: &[u8], way: &mut Way, sink: &mut S) -> Result<(), DropCause> {
+        if let Some(Resized { from, to }) = way.resized {
+            // Whoever changes its length wants it in one piece.
+            (way.linear, way.len) = (from, to);
+        }
+        let packet = left(&self.spare, way.resized, buffer);
+        let cut = way.outgoing(&self.network, packet).cut(&mut self.ids)?;
+        if let Some(cut) = &cut {
+            let (fragments, as_received) = (cut.count(way.len), cut.is_as_received());
+            sink.step(|| Step::Fragment(FragmentStep::Cut { fragments, as_received }));
+        }
+        way.cut = cut;
+        Ok(())
+    }
+
     /// Where a packet goes, its destination translated. Without any routes it just goes on.
     fn destination<S: Sink>(&self, buffer: &[u8], way: &Way, sink: &mut S) -> Destination {
         if self.network.is_unknown() {
@@ -618,13 +754,25 @@ impl Engine {
     }
 
     /// A packet as it left: `buffer` is what [`Engine::receive`] or [`Engine::send`] rewrote when it gave `ruling`. A
-    /// packet that a helper made longer is not in there, because it has no room for it.
+    /// packet that a helper made longer is not in there, because it has no room for it, and neither is a datagram that came
+    /// in fragments.
     #[must_use]
-    pub fn departed<'a>(&'a self, ruling: &Ruling, buffer: &'a [u8]) -> &'a [u8] {
-        match ruling.resized {
-            None => buffer,
-            Some(Resized { from, to }) if to > from => &self.spare,
-            Some(Resized { to, .. }) => buffer.get(..to).unwrap_or(buffer),
+    pub fn departed<'a>(&'a self, ruling: &'a Ruling, buffer: &'a [u8]) -> &'a [u8] {
+        left(&self.spare, ruling.resized, ruling.datagram.as_ref().map_or(buffer, |datagram| &datagram.bytes))
+    }
+
+    /// The packets that leave by an interface in the place of one: none, itself as [`Engine::departed`] has it, or its
+    /// fragments.
+    #[must_use]
+    pub fn leaving<'a>(&'a self, ruling: &'a Ruling, buffer: &'a [u8]) -> Leaving<'a> {
+        let packet = self.departed(ruling, buffer);
+        let len = match (&ruling.datagram, ruling.resized) {
+            (Some(datagram), None) => datagram.len,
+            _ => packet.len(),
+        };
+        match (ruling.egress, Packet::parse(packet, len)) {
+            (Egress::Forwarded(_), Ok(view)) => Leaving::new(view.bytes, view.len, ruling.cut.as_ref()),
+            _ => Leaving::nothing(),
         }
     }
 
@@ -685,7 +833,7 @@ impl Engine {
         &mut self,
         hook: Hook,
         tracked: Tracked,
-        way: &Way,
+        way: Way,
         ended: Result<Egress, DropCause>,
         sink: &mut S,
     ) -> Ruling {
@@ -697,8 +845,9 @@ impl Engine {
             }
         };
         let Tracked { ctinfo, reason, attached } = tracked;
-        let resized = if ended.is_ok() { way.resized } else { None };
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized }
+        let Way { resized, datagram, cut, .. } = way;
+        let resized = if ended.is_ok() { resized } else { None };
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized, datagram, cut }
     }
 
     /// An entry that is not in the table goes with its packet (NEW-02).
@@ -715,7 +864,7 @@ impl Engine {
         buffer: &mut [u8],
         tracked: &mut Tracked,
         hook: Hook,
-        way: &Way,
+        way: &mut Way,
         sink: &mut S,
     ) -> Result<(), DropCause> {
         let rules = match way.l3num {
@@ -735,7 +884,33 @@ impl Engine {
             random: &mut self.conntrack.random,
             now: way.now,
         };
-        translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)
+        let linear = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;
+        way.linear = way.linear.max(linear);
+        Ok(())
+    }
+}
+
+/// A packet as it is behind its helper: in `buffer`, or in `spare` when it has outgrown that.
+fn left<'a>(spare: &'a [u8], resized: Option<Resized>, buffer: &'a [u8]) -> &'a [u8] {
+    match resized {
+        None => buffer,
+        Some(Resized { from, to }) if to > from => spare,
+        Some(Resized { to, .. }) => buffer.get(..to).unwrap_or(buffer),
+    }
+}
+
+/// How much of a received packet must lie in one piece before NAT: what routing looks at (`tcp_v4_early_demux`,
+/// `tcp_v6_early_demux`), and the SCTP header where its checksum is verified (`sctp_error`).
+fn looked_at_early(packet: &Packet<'_>, verify_checksum: bool) -> usize {
+    const TCP_HEADER: usize = 20;
+    const SCTP_HEADER: usize = 12;
+    let Ok(transport) = packet.transport else { return 0 };
+    // In IPv6 only just behind the IP header.
+    let direct = packet.l3num == L3::V4 || transport.offset == crate::packet::IPV6_HEADER;
+    match transport.protonum {
+        proto::TCP if direct => transport.offset + TCP_HEADER,
+        proto::SCTP if verify_checksum => transport.offset + SCTP_HEADER,
+        _ => 0,
     }
 }
 
@@ -746,6 +921,15 @@ pub enum Entered {
     Ended(Ruling),
     /// It goes on, now or later.
     OnItsWay(Passage),
+}
+
+impl Entered {
+    fn datagram(&mut self) -> Option<&mut Datagram> {
+        match self {
+            Entered::Ended(ruling) => ruling.datagram.as_deref_mut(),
+            Entered::OnItsWay(passage) => passage.way.datagram.as_deref_mut(),
+        }
+    }
 }
 
 /// A packet behind routing and before its last hooks.
@@ -782,11 +966,40 @@ pub(crate) struct Way {
     pub(crate) mark: u32,
     /// What a helper made of its length.
     pub(crate) resized: Option<Resized>,
+    /// How many bytes of it had to lie in one piece so far.
+    linear: usize,
+    /// Where it came in fragments.
+    datagram: Option<Box<Datagram>>,
+    /// How it leaves in fragments.
+    cut: Option<Cut>,
 }
 
 impl Way {
     pub(crate) const fn new(packet: &Packet<'_>, in_interface: Option<u16>, now: Time) -> Way {
-        Way { in_interface, out_interface: None, now, l3num: packet.l3num, len: packet.len, mark: 0, resized: None }
+        Way {
+            in_interface,
+            out_interface: None,
+            now,
+            l3num: packet.l3num,
+            len: packet.len,
+            mark: 0,
+            resized: None,
+            linear: 0,
+            datagram: None,
+            cut: None,
+        }
+    }
+
+    fn outgoing<'a>(&'a self, network: &Network, packet: &'a [u8]) -> Outgoing<'a> {
+        let interface = self.out_interface.and_then(|out| network.interface(out));
+        Outgoing {
+            bytes: packet,
+            len: self.len,
+            l3num: self.l3num,
+            mtu: interface.and_then(|interface| interface.mtu),
+            linear: self.linear,
+            geometry: self.datagram.as_ref().map(|datagram| &datagram.geometry),
+        }
     }
 
     /// The packet without what pads it.
@@ -796,10 +1009,13 @@ impl Way {
     }
 }
 
-/// Packets that conntrack must not be asked about yet.
+/// Packets that conntrack must not be asked about.
 pub(crate) fn not_tracked(packet: &Packet<'_>) -> Option<Unseen> {
-    if let Some(fragment) = packet.fragment {
-        return Some(Unseen::Fragment(fragment));
+    // One that was to be gathered is not here, and those of IPv6 that are not to be are tracked as they are.
+    if let Some(fragment) = packet.fragment
+        && packet.l3num == L3::V4
+    {
+        return Some(Unseen::NotGathered(fragment));
     }
     let transport = packet.transport.ok()?;
     // A capture that was cut inside the header that decides says nothing.

@@ -1,6 +1,6 @@
 //! An engine beside a kernel: it tracks by itself and learns what only the kernel can know.
 //!
-//! The caller sees packets behind the kernel's conntrack and again when they left. In between it asks the engine:
+//! The caller sees packets behind the kernel's conntrack, fragments put together, and again when they left. In between it asks the engine:
 //! [`Engine::arrive`] decides about a packet; when the kernel let it go on, [`Engine::depart`] takes over the binding
 //! that the kernel chose, translates the packet in the same way and confirms its entry. [`Engine::learn`] and
 //! [`Engine::forget`] keep the table in step where packets were not seen.
@@ -91,20 +91,19 @@ impl Engine {
     ) -> Ruling {
         let Departure { hook, egress, learnt } = *departure;
         let ruling = |tracked: Tracked, verdict| Ruling {
-            hook,
             ctinfo: Ok(tracked.ctinfo),
             reason: tracked.reason,
             verdict,
             egress,
             attached: tracked.attached,
-            resized: None,
+            ..Ruling::invalid(hook)
         };
         let Ok(packet) = Packet::parse(buffer, buffer.len()) else {
             return ruling(tracked, Verdict::Accept);
         };
         let (l3num, len, ttl) = (packet.l3num, packet.len, packet.ttl);
         self.adopt_binding(&mut tracked, learnt, now, sink);
-        let way = Way { in_interface: None, out_interface: None, now, l3num, len, mark: 0, resized: None };
+        let way = Way::new(&packet, None, now);
         if let Err(cause) = self.follow(buffer, &mut tracked, hook, &way, sink) {
             return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }
@@ -213,7 +212,7 @@ impl Engine {
             random: &mut self.conntrack.random,
             now: way.now,
         };
-        translate(buffer, way.len, tracked, hook, &mut around, sink)
+        translate(buffer, way.len, tracked, hook, &mut around, sink).map(drop)
     }
 
     /// Puts an entry of the kernel's into the table, in the place of whatever holds its tuples.

@@ -22,6 +22,8 @@ pub struct Interface {
     pub name: String,
     /// Its addresses, the primary one first.
     pub addresses: Vec<InterfaceAddress>,
+    /// The longest packet that leaves by it, in bytes; `None` when that is not known and no packet is too long.
+    pub mtu: Option<u32>,
 }
 
 /// An address of an interface.
@@ -80,7 +82,7 @@ impl Network {
         match self.interfaces.iter().position(|interface| interface.name == name) {
             Some(index) => index as u16,
             None => {
-                self.interfaces.push(Interface { name: name.into(), addresses: Vec::new() });
+                self.interfaces.push(Interface { name: name.into(), ..Interface::default() });
                 (self.interfaces.len() - 1) as u16
             }
         }

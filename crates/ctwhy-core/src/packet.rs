@@ -102,7 +102,7 @@ impl fmt::Display for PacketError {
     }
 }
 
-/// A fragment's place in its datagram.
+/// A fragment's place in its datagram. One at offset 0 behind which no more follow is atomic: IPv6 alone has that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
     /// Offset in bytes.
@@ -221,8 +221,9 @@ fn skip_extension_headers(bytes: &[u8], len: usize) -> Result<Transport, NoTrans
                 }
                 8
             }
-            ext::AUTH => (usize::from(field(1)?) + 2) * 4,
-            ext::HOP_BY_HOP | ext::ROUTING | ext::DESTINATION => (usize::from(field(1)?) + 1) * 8,
+            ext::AUTH | ext::HOP_BY_HOP | ext::ROUTING | ext::DESTINATION => {
+                ext::length(header, Some(field(1)?)).ok_or(short)?
+            }
             _ => return Ok(Transport { protonum: header, offset }),
         };
         header = field(0)?;
@@ -238,6 +239,16 @@ mod ext {
     pub(super) const AUTH: u8 = 51;
     pub(super) const NONE: u8 = 59;
     pub(super) const DESTINATION: u8 = 60;
+
+    /// How long an extension header other than the fragment header is, by its length field; `None` for what is none or
+    /// ends the chain.
+    pub(super) fn length(header: u8, field: Option<u8>) -> Option<usize> {
+        match header {
+            AUTH => Some((usize::from(field?) + 2) * 4),
+            HOP_BY_HOP | ROUTING | DESTINATION => Some((usize::from(field?) + 1) * 8),
+            _ => None,
+        }
+    }
 }
 
 /// Source and destination of the IP header at the start of `bytes`; `None` when it is cut off.
@@ -368,24 +379,57 @@ fn check_ipv4(bytes: &[u8], wire_len: usize) -> Result<usize, PacketError> {
     Ok(says)
 }
 
-/// The fragment header of an IPv6 packet, unless it is atomic: offset 0 and nothing follows (FRAG-07).
+/// What the fragment header of an IPv6 packet says.
 fn ipv6_fragment(bytes: &[u8]) -> Option<Fragment> {
-    let mut header = *bytes.get(6)?;
-    let mut offset = IPV6_HEADER;
-    loop {
-        let length = match header {
-            ext::FRAGMENT => {
-                let place = be16(bytes, offset + 2)?;
-                let fragment = Fragment { offset: place & !7, more: place & 1 != 0, id: be32(bytes, offset + 4)? };
-                return (fragment.offset != 0 || fragment.more).then_some(fragment);
-            }
-            ext::AUTH => (usize::from(*bytes.get(offset + 1)?) + 2) * 4,
-            ext::HOP_BY_HOP | ext::ROUTING | ext::DESTINATION => (usize::from(*bytes.get(offset + 1)?) + 1) * 8,
-            _ => return None,
-        };
-        header = *bytes.get(offset)?;
-        offset += length;
+    let (_, at) = find_fragment_header(bytes)?;
+    let place = be16(bytes, at + 2)?;
+    Some(Fragment { offset: place & !7, more: place & 1 != 0, id: be32(bytes, at + 4)? })
+}
+
+/// `find_prev_fhdr`: where the fragment header of an IPv6 packet is: the offset of the next-header field that names it,
+/// and its own. It may lie behind the end of the packet.
+#[must_use]
+pub fn find_fragment_header(bytes: &[u8]) -> Option<(usize, usize)> {
+    let payload = usize::from(be16(bytes, 4)?);
+    let end = IPV6_HEADER + payload;
+    let (mut next_at, mut at) = (6, IPV6_HEADER);
+    // A jumbogram is not fragmented.
+    if payload == 0 {
+        return None;
     }
+    loop {
+        let header = *bytes.get(next_at)?;
+        if header == ext::FRAGMENT {
+            return (at <= end).then_some((next_at, at));
+        }
+        if at + 2 > end {
+            return None;
+        }
+        next_at = at;
+        at += ext::length(header, bytes.get(at + 1).copied())?;
+    }
+}
+
+/// `ip6_find_1stfragopt`: the headers of an IPv6 packet that every fragment has: the offset of the next-header field that
+/// will name the fragment header, and where that goes. `None` when they do not end within the first `linear` bytes.
+pub(crate) fn find_first_fragmentable(bytes: &[u8], linear: usize) -> Option<(usize, usize)> {
+    let (mut next_at, mut at) = (6, IPV6_HEADER);
+    let mut routed = false;
+    while at <= linear {
+        let header = *bytes.get(next_at)?;
+        match header {
+            ext::HOP_BY_HOP => {}
+            ext::ROUTING => routed = true,
+            ext::DESTINATION if !routed => {}
+            _ => return Some((next_at, at)),
+        }
+        if at + 2 > linear {
+            return None;
+        }
+        next_at = at;
+        at += ext::length(header, bytes.get(at + 1).copied())?;
+    }
+    None
 }
 
 /// The packet that an ICMP error quotes: all that is left of it.

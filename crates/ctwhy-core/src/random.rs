@@ -18,6 +18,14 @@ impl Random {
         Random { state: seed, foretold: None, drawn: false }
     }
 
+    /// The next number that is not 0.
+    pub fn next_nonzero_u32(&mut self) -> u32 {
+        match u32::from(self.next_u16()) << 16 | u32::from(self.next_u16()) {
+            0 => 1,
+            drawn => drawn,
+        }
+    }
+
     /// The next 16 bits.
     pub fn next_u16(&mut self) -> u16 {
         self.drawn = true;

@@ -1,6 +1,8 @@
-//! The knobs of `net.netfilter.nf_conntrack_*` that decide about packets, with the defaults of Linux 6.18.
+//! The knobs of `net.netfilter.nf_conntrack_*` and `net.ipv4.ipfrag_*` that decide about packets, with the defaults of
+//! Linux 6.18.
 
-/// Timeouts in seconds and switches, named as under `/proc/sys/net/netfilter` without `nf_conntrack_`.
+/// Timeouts in seconds, switches and bytes, named as under `/proc/sys/net/netfilter` without `nf_conntrack_`, or as under
+/// `/proc/sys/net/ipv4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the documentation: each is the sysctl of that name.
 pub struct Sysctls {
@@ -35,6 +37,11 @@ pub struct Sysctls {
     pub sctp_timeout_shutdown_recd: u32,
     pub sctp_timeout_shutdown_ack_sent: u32,
     pub sctp_timeout_heartbeat_sent: u32,
+    pub frag6_timeout: u32,
+    pub frag6_high_thresh: u32,
+    pub ipfrag_time: u32,
+    pub ipfrag_high_thresh: u32,
+    pub ipfrag_max_dist: u32,
 }
 
 impl Default for Sysctls {
@@ -71,6 +78,11 @@ impl Default for Sysctls {
             sctp_timeout_shutdown_recd: 3,
             sctp_timeout_shutdown_ack_sent: 3,
             sctp_timeout_heartbeat_sent: 30,
+            frag6_timeout: 60,
+            frag6_high_thresh: 4 << 20,
+            ipfrag_time: 30,
+            ipfrag_high_thresh: 4 << 20,
+            ipfrag_max_dist: 64,
         }
     }
 }
@@ -86,7 +98,7 @@ pub enum SysctlError {
 
 impl Sysctls {
     /// Every name that [`Sysctls::set`] takes, in its short form.
-    pub const NAMES: [&'static str; 31] = [
+    pub const NAMES: [&'static str; 36] = [
         "nf_conntrack_checksum",
         "nf_conntrack_acct",
         "nf_conntrack_generic_timeout",
@@ -118,22 +130,29 @@ impl Sysctls {
         "nf_conntrack_sctp_timeout_shutdown_recd",
         "nf_conntrack_sctp_timeout_shutdown_ack_sent",
         "nf_conntrack_sctp_timeout_heartbeat_sent",
+        "nf_conntrack_frag6_timeout",
+        "nf_conntrack_frag6_high_thresh",
+        "ipfrag_time",
+        "ipfrag_high_thresh",
+        "ipfrag_max_dist",
     ];
 
-    /// Sets one by name: `nf_conntrack_udp_timeout`, with or without `net.netfilter.` in front.
+    /// Sets one by name: `nf_conntrack_udp_timeout`, with or without `net.netfilter.` in front; `ipfrag_time`, with or
+    /// without `net.ipv4.`.
     ///
     /// # Errors
     /// [`SysctlError`] when the name or the value is not one of this engine's.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
-        let name = name.strip_prefix("net.netfilter.").unwrap_or(name);
-        let name = name.strip_prefix("nf_conntrack_").ok_or(SysctlError::Unknown)?;
+        let conntrack = name.strip_prefix("net.netfilter.").unwrap_or(name).strip_prefix("nf_conntrack_");
+        let ipfrag = name.strip_prefix("net.ipv4.").unwrap_or(name);
+        let name = conntrack.or(ipfrag.starts_with("ipfrag_").then_some(ipfrag)).ok_or(SysctlError::Unknown)?;
         match self.knob(name).ok_or(SysctlError::Unknown)? {
             Knob::Switch(switch) => match value {
                 "0" => *switch = false,
                 "1" => *switch = true,
                 _ => return Err(SysctlError::Value),
             },
-            Knob::Seconds(seconds) => *seconds = value.parse().map_err(|_| SysctlError::Value)?,
+            Knob::Seconds(number) | Knob::Amount(number) => *number = value.parse().map_err(|_| SysctlError::Value)?,
             Knob::Count(count) => *count = value.parse().map_err(|_| SysctlError::Value)?,
         }
         Ok(())
@@ -172,6 +191,11 @@ impl Sysctls {
             "sctp_timeout_shutdown_recd" => Knob::Seconds(&mut self.sctp_timeout_shutdown_recd),
             "sctp_timeout_shutdown_ack_sent" => Knob::Seconds(&mut self.sctp_timeout_shutdown_ack_sent),
             "sctp_timeout_heartbeat_sent" => Knob::Seconds(&mut self.sctp_timeout_heartbeat_sent),
+            "frag6_timeout" => Knob::Seconds(&mut self.frag6_timeout),
+            "frag6_high_thresh" => Knob::Amount(&mut self.frag6_high_thresh),
+            "ipfrag_time" => Knob::Seconds(&mut self.ipfrag_time),
+            "ipfrag_high_thresh" => Knob::Amount(&mut self.ipfrag_high_thresh),
+            "ipfrag_max_dist" => Knob::Amount(&mut self.ipfrag_max_dist),
             _ => return None,
         })
     }
@@ -181,6 +205,7 @@ impl Sysctls {
 enum Knob<'a> {
     Switch(&'a mut bool),
     Seconds(&'a mut u32),
+    Amount(&'a mut u32),
     Count(&'a mut u8),
 }
 
@@ -202,7 +227,8 @@ mod tests {
             }
             assert_ne!(short, defaults, "{name}");
             let mut long = defaults.clone();
-            let full = alloc::format!("net.netfilter.{name}");
+            let family = if name.starts_with("ipfrag_") { "ipv4" } else { "netfilter" };
+            let full = alloc::format!("net.{family}.{name}");
             assert_eq!(long.set(&full, "yes"), Err(SysctlError::Value), "{name}");
         }
         assert_eq!(Sysctls::default().set("nf_conntrack_max", "1"), Err(SysctlError::Unknown));

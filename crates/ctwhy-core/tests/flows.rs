@@ -220,5 +220,5 @@ fn what_conntrack_never_sees_is_not_called_invalid() {
     set16(&mut fragment, 10, checksum);
     let mut buffer = fragment.clone();
     let ruling = Engine::new(0).receive(&mut buffer, fragment.len(), None, Time(0), &mut ());
-    assert!(matches!(ruling.ctinfo, Err(Unseen::Fragment(f)) if f.more && f.id == 0x4321));
+    assert!(matches!(ruling.ctinfo, Err(Unseen::Fragment(w)) if w.fragment.more && w.fragment.id == 0x4321));
 }

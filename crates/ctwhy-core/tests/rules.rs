@@ -176,8 +176,11 @@ fn a_packet_that_raw_drops_never_comes_to_conntrack() {
 fn core_hook_04_a_packet_to_oneself_is_tracked_once() {
     let own = Network { address: ip("127.0.0.1").into(), prefix: 8 };
     let mut engine = Engine::new(0);
-    engine.network.interfaces =
-        vec![Interface { name: "lo".into(), addresses: vec![InterfaceAddress { l3num: L3::V4, network: own }] }];
+    engine.network.interfaces = vec![Interface {
+        name: "lo".into(),
+        addresses: vec![InterfaceAddress { l3num: L3::V4, network: own }],
+        mtu: None,
+    }];
     engine.conntrack.sysctls.acct = true;
     let log = |hook: &str| format!("-A {hook} -m conntrack --ctstate NEW --ctdir ORIGINAL -j NFLOG\n");
     let text = ["OUTPUT", "POSTROUTING", "PREROUTING", "INPUT"].map(log).concat();

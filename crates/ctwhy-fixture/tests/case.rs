@@ -111,7 +111,7 @@ fn the_text_of_a_case_reads_as_it_was_written() {
     assert_eq!(spec.ids.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["ICMP-REL-01", "NAT-ICMP-02"]);
     assert_eq!(
         spec.interfaces[1],
-        BoxInterface { name: "wan".to_owned(), addresses: vec!["192.0.2.1/24".parse().unwrap()] }
+        BoxInterface { name: "wan".to_owned(), addresses: vec!["192.0.2.1/24".parse().unwrap()], mtu: None }
     );
     let route =
         Route { to: "0.0.0.0/0".parse().unwrap(), dev: "wan".to_owned(), via: Some("192.0.2.254".parse().unwrap()) };

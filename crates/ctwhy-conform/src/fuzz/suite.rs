@@ -67,6 +67,7 @@ impl Suite {
         let interface = |port: Port, addresses: [&str; 2]| BoxInterface {
             name: port.name().to_owned(),
             addresses: addresses.iter().filter_map(|text| prefix(text)).collect(),
+            mtu: None,
         };
         let route = |(to, port, via): (&str, Port, &str)| {
             Some(Route { to: prefix(to)?, dev: port.name().to_owned(), via: via.parse().ok() })

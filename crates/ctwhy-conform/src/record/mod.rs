@@ -108,6 +108,12 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
             went_on(held, under_test.drain()?);
         }
     }
+    for (outcome, packet) in outcome.packets.iter_mut().zip(&case.packets) {
+        let received = ip(packet, outcome.packet)?;
+        for emitted in outcome.forwarded.iter_mut().flatten() {
+            observe::free_fragment_id(received, &mut emitted.bytes);
+        }
+    }
     let mut table: Vec<String> = under_test.in_box(ctnetlink::dump)?.iter().map(ctnetlink::format_extended).collect();
     table.sort();
     outcome.table = Some(table);

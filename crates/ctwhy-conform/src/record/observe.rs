@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use ctwhy_core::packet::find_fragment_header;
 use ctwhy_fixture::case::{Bytes, CtInfo, Emitted, Generated, Hook};
 use ctwhy_linux::nflog::Logged;
 use ctwhy_linux::queue;
@@ -180,4 +181,18 @@ fn without_chance(packet: &[u8]) -> Bytes {
         bytes.free(10..12);
     }
     bytes
+}
+
+/// Frees the identification of an IPv6 fragment that the box made: the kernel draws it. One that went through has that of
+/// the packet that went in.
+pub(super) fn free_fragment_id(received: &[u8], sent: &mut Bytes) {
+    let id = |packet: &[u8]| {
+        let (_, at) = find_fragment_header(packet).filter(|_| packet.first().is_some_and(|byte| byte >> 4 == 6))?;
+        Some((at + 4, packet.get(at + 4..at + 8)?.to_vec()))
+    };
+    if let Some((at, drawn)) = sent.to_vec().as_deref().and_then(id)
+        && id(received).is_none_or(|(_, given)| given != drawn)
+    {
+        sent.free(at..at + 4);
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ctwhy_fixture::case::{Case, Spec};
@@ -76,6 +77,12 @@ impl UnderTest {
         let run = |program: &str, input: &str, arguments: &[&str]| -> io::Result<()> {
             program::run(lab.command(BOX, program)?.args(arguments), input).map(drop)
         };
+        let mtus: String = spec
+            .interfaces
+            .iter()
+            .filter_map(|interface| Some(format!("link set {} mtu {}\n", interface.name, interface.mtu?)))
+            .collect();
+        let silent = silent + &mtus;
         run("ip", &silent, &["-batch", "-"]).map_err(RecordError::kernel("silencing the interfaces of the box"))?;
         let listen = || -> io::Result<_> {
             let (log, invalid) = (Nflog::open(observe::GROUP, BUFFER)?, Nflog::open(observe::INVALID_GROUP, BUFFER)?);
@@ -98,7 +105,31 @@ impl UnderTest {
         }
         let barrier = open(BARRIER)?;
         let queue = if spec.holds.is_empty() { None } else { Some(open_queue(&lab)?) };
-        Ok(UnderTest { lab, log, invalid, events, injectors, wires, barrier, queue, held: BTreeMap::new() })
+        let under_test =
+            UnderTest { lab, log, invalid, events, injectors, wires, barrier, queue, held: BTreeMap::new() };
+        under_test.wait_for_addresses(spec)?;
+        Ok(under_test)
+    }
+
+    /// The kernel makes an IPv6 address its own a moment after it was asked to, and forwards packets to it until then.
+    fn wait_for_addresses(&self, spec: &Spec) -> Result<(), RecordError> {
+        let own =
+            spec.interfaces.iter().flat_map(|interface| &interface.addresses).filter_map(|own| match own.address() {
+                IpAddr::V6(own) => Some(format!("{:032x} 80 ", own.to_bits())),
+                IpAddr::V4(_) => None,
+            });
+        let own: Vec<String> = own.collect();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let routes = self.in_box(|| std::fs::read_to_string("/proc/thread-self/net/ipv6_route"))?;
+            if own.iter().all(|own| routes.lines().any(|route| route.starts_with(own))) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(RecordError::Stuck { packet: 0 });
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Puts an IP packet on the cable of an interface.

@@ -8,6 +8,7 @@ mod choice;
 mod clash;
 mod errors;
 mod events;
+mod fragments;
 mod generic;
 mod gre_udplite;
 mod helper;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<(String, Case)> {
         helper::SCENARIOS,
         pptp::SCENARIOS,
         generic::SCENARIOS,
+        fragments::SCENARIOS,
         clash::SCENARIOS,
         choice::SCENARIOS,
         events::SCENARIOS,
@@ -363,8 +365,12 @@ pub(crate) fn standard_box(mut spec: Spec, families: &[Family]) -> Spec {
         of.collect()
     };
     spec.interfaces = vec![
-        BoxInterface { name: "lan".to_owned(), addresses: addresses("192.168.1.1/24", "fd00:1::1/64") },
-        BoxInterface { name: "wan".to_owned(), addresses: addresses("203.0.113.2/24", "2001:db8:113::2/64") },
+        BoxInterface { name: "lan".to_owned(), addresses: addresses("192.168.1.1/24", "fd00:1::1/64"), mtu: None },
+        BoxInterface {
+            name: "wan".to_owned(),
+            addresses: addresses("203.0.113.2/24", "2001:db8:113::2/64"),
+            mtu: None,
+        },
     ];
     let default = |family: &Family| {
         let (to, via) = match family {

@@ -32,7 +32,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) now: Time,
 }
 
-/// `nf_nat_inet_fn`: decides where nothing was decided yet, then rewrites.
+/// `nf_nat_inet_fn`: decides where nothing was decided yet, then rewrites. Returns how many bytes of the packet had to lie
+/// in one piece for that.
 pub(crate) fn translate<S: Sink>(
     buffer: &mut [u8],
     len: usize,
@@ -40,15 +41,15 @@ pub(crate) fn translate<S: Sink>(
     hook: Hook,
     around: &mut Surroundings<'_>,
     sink: &mut S,
-) -> Result<(), NatDrop> {
-    let Some(manip) = hook.manip() else { return Ok(()) };
+) -> Result<usize, NatDrop> {
+    let Some(manip) = hook.manip() else { return Ok(0) };
     let Some(direction) = tracked.ctinfo.direction() else {
         sink.step(|| Step::NatBypassed);
-        return Ok(());
+        return Ok(0);
     };
     let related = matches!(tracked.ctinfo, CtInfo::Related | CtInfo::RelatedReply);
     if related && let Some(at) = icmp_message(buffer, len) {
-        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(()) };
+        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(0) };
         return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
@@ -60,13 +61,13 @@ pub(crate) fn translate<S: Sink>(
         }
         return Err(NatDrop::InterfaceChanged);
     }
-    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(()) };
+    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(0) };
     if manip.applies(binding.status, direction)
         && let Some(target) = binding.other.invert()
     {
-        rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?;
+        return rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink);
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Where the ICMP message of a packet starts, or the ICMPv6 one.

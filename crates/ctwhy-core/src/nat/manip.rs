@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use super::{Manip, NatDrop};
 use crate::checksum::{replaced, sctp_crc};
-use crate::packet::{IPV4_HEADER, NoTransport, be16, be32, locate_transport};
+use crate::packet::{IPV4_HEADER, IPV6_HEADER, NoTransport, be16, be32, locate_transport};
 use crate::trace::{Part, Protected, Sink, Step, Update};
 use crate::tuple::{Addr, L3, Tuple, gre_version, has_ports, proto};
 
@@ -19,13 +19,14 @@ pub(super) struct Place {
 }
 
 /// `nf_nat_ipv4_manip_pkt`, `nf_nat_ipv6_manip_pkt`: gives the packet at `place` the source or destination of `target`.
+/// Returns how many bytes of the buffer had to lie in one piece for that (`skb_ensure_writable`).
 pub(super) fn rewrite<S: Sink>(
     buffer: &mut [u8],
     place: &Place,
     target: &Tuple,
     manip: Manip,
     sink: &mut S,
-) -> Result<(), NatDrop> {
+) -> Result<usize, NatDrop> {
     let l3num = target.l3num;
     let packet = buffer.get(place.ip..).unwrap_or(&[]);
     let remaining = place.len.saturating_sub(place.ip);
@@ -42,8 +43,13 @@ pub(super) fn rewrite<S: Sink>(
     };
     let change = AddressChange { old: old_address, new: new_address, width };
 
+    let mut writable = place.ip + header(l3num);
     let transport = match locate_transport(packet, remaining, l3num) {
-        Ok(transport) => rewrite_transport(buffer, place, place.ip + transport.offset, target, manip, &change)?,
+        Ok(transport) => {
+            let at = place.ip + transport.offset;
+            writable = writable.max(at + writable_transport(target.protonum, place.len.saturating_sub(at)));
+            rewrite_transport(buffer, place, at, target, manip, &change)?
+        }
         // A quoted IPv4 packet with options that end behind the quote is caught by the length checks of its protocol.
         Err(NoTransport::BeyondEnd { offset, have }) => return Err(NatDrop::TooShort { need: offset, have }),
         Err(_) => Rewritten::default(),
@@ -74,7 +80,17 @@ pub(super) fn rewrite<S: Sink>(
         put16(buffer, place.ip + 10, to);
         updated(Protected::Ipv4Header, (from.into(), to.into()));
     }
-    Ok(())
+    Ok(writable)
+}
+
+/// How much of a transport header its `manip_pkt` makes writable, of `there` bytes.
+fn writable_transport(protonum: u8, there: usize) -> usize {
+    match protonum {
+        proto::TCP if there >= 20 => 20,
+        proto::SCTP if there >= 12 => 12,
+        proto::TCP | proto::SCTP | proto::UDP | proto::UDPLITE | proto::GRE | proto::ICMP | proto::ICMPV6 => 8,
+        _ => 0,
+    }
 }
 
 /// Where the address is in the IP header, and how long it is.
@@ -247,12 +263,15 @@ pub(crate) fn decrement_ttl(packet: &mut [u8], l3num: L3) -> Option<u8> {
     }
 }
 
-/// Is a whole IPv4 header at `ip`?
-pub(super) fn holds_header(len: usize, ip: usize, l3num: L3) -> Result<(), NatDrop> {
-    let need = ip
-        + match l3num {
-            L3::V4 => IPV4_HEADER,
-            L3::V6 => crate::packet::IPV6_HEADER,
-        };
-    if len < need { Err(NatDrop::TooShort { need, have: len }) } else { Ok(()) }
+/// Is a whole IP header at `ip`? Returns where it ends.
+pub(super) fn holds_header(len: usize, ip: usize, l3num: L3) -> Result<usize, NatDrop> {
+    let need = ip + header(l3num);
+    if len < need { Err(NatDrop::TooShort { need, have: len }) } else { Ok(need) }
+}
+
+const fn header(l3num: L3) -> usize {
+    match l3num {
+        L3::V4 => IPV4_HEADER,
+        L3::V6 => IPV6_HEADER,
+    }
 }

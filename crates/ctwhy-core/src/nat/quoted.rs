@@ -13,7 +13,8 @@ use crate::trace::{Part, Protected, Sink, Step, Update};
 use crate::track::{icmp, icmpv6};
 use crate::tuple::{L3, proto};
 
-/// Translates an error that travels in `direction` of the flow of `binding` at one nat hook.
+/// Translates an error that travels in `direction` of the flow of `binding` at one nat hook. Returns how many bytes
+/// of the error had to lie in one piece for that.
 ///
 /// # Errors
 /// [`NatDrop`] when the error must not go on.
@@ -24,10 +25,10 @@ pub(super) fn translate_error<S: Sink>(
     (binding, direction): (&Binding, Direction),
     (hook, manip): (Hook, Manip),
     sink: &mut S,
-) -> Result<(), NatDrop> {
+) -> Result<usize, NatDrop> {
     let l3num = binding.other.l3num;
     let quote = at + icmp::HEADER;
-    holds_header(len, quote, l3num)?;
+    let mut writable = holds_header(len, quote, l3num)?;
     if len <= buffer.len() && !checksum_is_right(buffer, len, at, l3num) {
         return Err(NatDrop::ErrorChecksum);
     }
@@ -42,21 +43,22 @@ pub(super) fn translate_error<S: Sink>(
     }
     if !manip.applies(binding.status, direction) {
         sink.step(|| Step::ErrorUntranslated { hook });
-        return Ok(());
+        return Ok(writable);
     }
     // The quoted packet went the other way: what is the source outside is the destination in the quote, and it takes
     // the tuple of the other direction as it stands.
     let other = &binding.other;
-    rewrite(buffer, &Place { ip: quote, len, part: Part::Quoted }, other, manip.opposite(), sink)?;
+    writable =
+        writable.max(rewrite(buffer, &Place { ip: quote, len, part: Part::Quoted }, other, manip.opposite(), sink)?);
     recompute_checksum(buffer, len, at, l3num, sink);
     if let Some(mut target) = other.invert() {
         target.protonum = match l3num {
             L3::V4 => proto::ICMP,
             L3::V6 => proto::ICMPV6,
         };
-        rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?;
+        writable = writable.max(rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?);
     }
-    Ok(())
+    Ok(writable)
 }
 
 /// The sum that a message starts with: of the pseudo header as it is now in IPv6, nothing in IPv4.

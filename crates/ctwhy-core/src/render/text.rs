@@ -4,7 +4,7 @@ use core::fmt::{self, Display, Formatter};
 use core::net::IpAddr;
 
 use super::icmp::Named;
-use super::{helper, sctp, tcp};
+use super::{fragment, helper, sctp, tcp};
 use crate::confirm::ConfirmDrop;
 use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
@@ -109,6 +109,7 @@ impl Display for Step {
                 }
             }
             Step::Decided { ctinfo } => write!(f, "{ctinfo}: {}", meaning(ctinfo)),
+            Step::Fragment(step) => fragment::step(&step, f),
             Step::Tcp(step) => tcp::step(&step, f),
             Step::Sctp(step) => sctp::step(&step, f),
             Step::Timeout { rule, seconds } => write!(f, "timeout {seconds} s: {rule}"),
@@ -249,6 +250,10 @@ impl Display for DropCause {
         match self {
             DropCause::TtlExceeded => f.write_str("its TTL is used up here; this host answers with time exceeded"),
             DropCause::NoRoute => f.write_str("no route leads to its destination"),
+            DropCause::TooBig { mtu } => {
+                write!(f, "it is longer than the {mtu} bytes of the way out; this host answers with that MTU")
+            }
+            DropCause::Unfragmentable => f.write_str("it must leave in fragments, and its headers do not allow that"),
             DropCause::Rule { table, hook, line, reject } => {
                 match line {
                     Some(line) => write!(f, "the {table} rule in line {line}, in {hook}, ")?,
@@ -336,13 +341,10 @@ impl Display for Unseen {
         match self {
             Unseen::Packet(error) => error.fmt(f),
             Unseen::Raw { .. } => f.write_str("the raw table is in front of conntrack, which did not see it"),
-            Unseen::Fragment(fragment) => {
-                let more = if fragment.more { ", more follow" } else { ", the last one" };
-                write!(
-                    f,
-                    "a fragment (id {}, offset {}{more}): conntrack sees the datagram when it is complete",
-                    fragment.id, fragment.offset
-                )
+            Unseen::Fragment(waiting) => waiting.fmt(f),
+            Unseen::Refused(refused) => refused.fmt(f),
+            Unseen::NotGathered(fragment) => {
+                write!(f, "{fragment} that its sender did not want gathered: conntrack does not look at it")
             }
         }
     }

@@ -3,12 +3,14 @@
 //! The engine reports [`Step`]s to a [`Sink`]. The sink is a type parameter of the one code path there is; with the
 //! empty sink `()` the closures that build steps are never called and the compiler removes them.
 
+mod fragment;
 mod step;
 
 use alloc::vec::Vec;
 
 use crate::event::Event;
 
+pub use fragment::FragmentStep;
 pub use step::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
 
 /// Receives the steps of a decision while it is being taken, and the events that the kernel would emit.

@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use super::FragmentStep;
 use crate::direction::{CtInfo, Direction};
 use crate::expect::Mask;
 use crate::helper::{Helper, HelperStep};
@@ -17,6 +18,8 @@ use crate::tuple::{L3, Tuple};
 /// One thing that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Fragments were gathered, or a packet leaves in fragments.
+    Fragment(FragmentStep),
     /// A packet came to conntrack.
     Arrived {
         /// Where.
@@ -401,6 +404,7 @@ impl Step {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Step::Fragment(_) => "fragment",
             Step::Arrived { .. } => "arrived",
             Step::ChecksumRight(_) => "checksum_right",
             Step::ChecksumAbsent => "checksum_absent",

@@ -286,6 +286,7 @@ pub fn nat_box(target: impl Fn(L3) -> Ruleset) -> Engine {
                 network: Prefix { address: ip(address).into(), prefix },
             })
             .to_vec(),
+        mtu: Some(1500),
     };
     let mut engine = Engine::new(1);
     engine.network = Network {

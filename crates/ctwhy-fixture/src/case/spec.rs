@@ -52,7 +52,7 @@ pub struct Hold {
 }
 
 /// An interface of the box.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoxInterface {
     /// Its name, as packets and routes call it.
@@ -60,6 +60,14 @@ pub struct BoxInterface {
     /// The box's own addresses on it, with the network that is directly behind.
     #[serde(default)]
     pub addresses: Vec<Prefix>,
+    /// The longest packet that leaves by it, in bytes, where that is not [`BoxInterface::MTU`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+impl BoxInterface {
+    /// The MTU of an Ethernet.
+    pub const MTU: u32 = 1500;
 }
 
 /// A route of the box.

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use ctwhy_core::conntrack::{Attached, Tracked};
-use ctwhy_core::hook::{DropCause, Egress, Engine, Hook, Ruling, Unseen, Verdict};
+use ctwhy_core::conntrack::Tracked;
+use ctwhy_core::hook::{DropCause, Engine, Hook, Ruling, Unseen, Verdict};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::{IPV4_HEADER, IPV6_HEADER, Packet, PacketError};
 use ctwhy_core::time::Time;
@@ -28,14 +28,17 @@ pub(super) struct Complaints {
 }
 
 impl Complaints {
-    /// Takes note of a packet, as it arrived, that was dropped for its TTL, for want of a route, or by a REJECT.
+    /// Takes note of a packet, as it arrived, that was dropped for its TTL, its length, for want of a route, or by a REJECT.
     pub(super) fn note(&mut self, bytes: &[u8], ruling: &Ruling) {
-        let Verdict::Drop(DropCause::TtlExceeded | DropCause::NoRoute | DropCause::Rule { reject: Some(_), .. }) =
-            ruling.verdict
-        else {
-            return;
+        let (Some(tracked), Verdict::Drop(cause)) = (ruling.tracked(), ruling.verdict) else { return };
+        let told = match cause {
+            DropCause::TtlExceeded | DropCause::NoRoute | DropCause::TooBig { .. } => true,
+            DropCause::Rule { reject, .. } => reject.is_some(),
+            _ => false,
         };
-        let Some(tracked) = ruling.tracked() else { return };
+        if !told {
+            return;
+        }
         let kept = bytes.get(..bytes.len().min(IPV6_HEADER + LONGEST_HEADER)).unwrap_or_default();
         let mut slot = if self.dropped.len() == REMEMBERED { self.dropped.pop_front() } else { None };
         let mut bytes = slot.take().map_or_else(Vec::new, |(bytes, _)| bytes);
@@ -106,10 +109,10 @@ pub(super) fn send<S: Sink>(
             };
             (complaints.trigger(&packet), packet.len, need)
         }
-        Err(error) => return unseen(error),
+        Err(error) => return Ruling::unseen(Hook::LocalOut, Unseen::Packet(error)),
     };
     if have < need {
-        return unseen(PacketError::CutShort { need, have });
+        return Ruling::unseen(Hook::LocalOut, Unseen::Packet(PacketError::CutShort { need, have }));
     }
     // No checksum is verified at LOCAL_OUT, and nobody looks at what was cut off.
     buffer.resize(len, 0);
@@ -122,17 +125,5 @@ const fn header(protonum: u8) -> usize {
         proto::TCP => LONGEST_HEADER,
         proto::UDP => UDP_HEADER,
         _ => 0,
-    }
-}
-
-fn unseen(error: PacketError) -> Ruling {
-    Ruling {
-        hook: Hook::LocalOut,
-        ctinfo: Err(Unseen::Packet(error)),
-        reason: None,
-        verdict: Verdict::Accept,
-        egress: Egress::Nowhere,
-        attached: Attached::None,
-        resized: None,
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
 use ctwhy_conform::replay;
-use ctwhy_core::hook::{DropCause, Ruling, Unseen};
+use ctwhy_core::hook::{DropCause, Ruling};
 use ctwhy_core::packet::{Packet, PacketError};
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
@@ -138,7 +138,8 @@ impl<'a> Run<'a> {
                 self.counts.outgoing += u64::from(link.packet_type == Some(PacketType::Outgoing));
                 let bytes = packet.bytes.get(link.ip_offset..).unwrap_or(&[]);
                 before = (bytes, (packet.original_len as usize).saturating_sub(link.ip_offset));
-                ruling = self.decide(before, in_interface, wanted || self.copy.is_some() || self.args.events);
+                ruling =
+                    self.decide(packet.number, before, in_interface, wanted || self.copy.is_some() || self.args.events);
                 Decided::Ruling(&ruling)
             }
             Ok(Stripped::NotIp(what)) => {
@@ -153,6 +154,10 @@ impl<'a> Run<'a> {
         };
         self.summary.count(&decided);
         let decision = decided.ruling().cloned();
+        let ruled = decided.ruling();
+        if let Some((ruling, datagram)) = ruled.and_then(|ruling| Some((ruling, ruling.datagram.as_ref()?))) {
+            before = (ruling.arrived(before.0), datagram.len);
+        }
         let told = Told {
             number: packet.number,
             since_start,
@@ -209,8 +214,15 @@ impl<'a> Run<'a> {
     }
 
     /// Where the packet comes to conntrack, and what the engine decides there.
-    fn decide(&mut self, (bytes, wire_len): (&[u8], usize), in_interface: Option<u16>, traced: bool) -> Ruling {
+    fn decide(
+        &mut self,
+        number: u64,
+        (bytes, wire_len): (&[u8], usize),
+        in_interface: Option<u16>,
+        traced: bool,
+    ) -> Ruling {
         let engine = &mut self.host.engine;
+        engine.defrag.label = number;
         let now = Time(self.now);
         self.buffer.clear();
         self.buffer.extend_from_slice(bytes);
@@ -225,7 +237,7 @@ impl<'a> Run<'a> {
             true => engine.receive(&mut self.buffer, wire_len, in_interface, now, &mut self.trace),
             false => engine.receive(&mut self.buffer, wire_len, in_interface, now, &mut ()),
         };
-        self.complaints.note(bytes, &ruling);
+        self.complaints.note(ruling.arrived(bytes), &ruling);
         ruling
     }
 
@@ -366,8 +378,6 @@ impl<'a> Run<'a> {
         note(damaged, " damaged in the capture, and so not tracked");
         note(cut, " cut by the snap length: what is missing cannot be verified");
         note(backwards, " with a time before that of an earlier one: taken as simultaneous");
-        let fragment = ctwhy_core::packet::Fragment { offset: 0, more: true, id: 0 };
-        note(self.summary.unseen(Unseen::Fragment(fragment).code()), " that are fragments, which are not put together");
         let cut_short = PacketError::CutShort { need: 0, have: 0 }.code();
         note(self.summary.unseen(cut_short), " cut before the bytes that decide: capture with a larger snap length");
         note(
@@ -380,6 +390,11 @@ impl<'a> Run<'a> {
                 " on the way out, taken as received like all: on `any` a forwarded packet is there twice; capture on one \
                  interface",
             );
+        }
+        let incomplete = self.host.engine.defrag.waiting() as u64;
+        if incomplete > 0 {
+            notes
+                .push(format!("{} of which fragments are missing, and so not tracked", Plural(incomplete, "datagram")));
         }
         // One damaged packet is damage; a quarter of all is a device that fills checksums in later.
         let wrong = self.summary.wrong_checksums();

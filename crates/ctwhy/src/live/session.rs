@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ctwhy_core::conn::Confirmed;
 use ctwhy_core::conntrack::{Attached, Tracked};
 use ctwhy_core::direction::{CtInfo, Direction};
-use ctwhy_core::hook::{Egress, Engine, Hook, Ruling, Unseen, Verdict};
+use ctwhy_core::hook::{Egress, Engine, Hook, Ruling, Unseen};
 use ctwhy_core::mirror::{Departure, Learnt};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
@@ -272,16 +272,7 @@ impl Session {
             }
             Err(unseen) => {
                 let egress = if copies.is_empty() { Egress::Nowhere } else { Egress::Forwarded(None) };
-                let ruling = Ruling {
-                    hook,
-                    ctinfo: Err(unseen),
-                    reason: None,
-                    verdict: Verdict::Accept,
-                    egress,
-                    attached: Attached::None,
-                    resized: None,
-                };
-                (ruling, Left::Unwatched, Vec::new())
+                (Ruling { egress, ..Ruling::unseen(hook, unseen) }, Left::Unwatched, Vec::new())
             }
         };
         self.number += 1;
