@@ -231,6 +231,22 @@ fn skip_extension_headers(bytes: &[u8], len: usize) -> Result<Transport, NoTrans
     }
 }
 
+/// The AH among the extension headers of an IPv6 packet that end at `end`.
+fn auth_before(bytes: &[u8], end: usize) -> Option<Transport> {
+    let mut header = *bytes.get(6)?;
+    let mut offset = IPV6_HEADER;
+    while offset < end {
+        let length = match header {
+            ext::AUTH => return Some(Transport { protonum: ext::AUTH, offset }),
+            ext::FRAGMENT => 8,
+            _ => (usize::from(*bytes.get(offset + 1)?) + 1) * 8,
+        };
+        header = *bytes.get(offset)?;
+        offset += length;
+    }
+    None
+}
+
 /// IPv6 extension headers that are skipped. ESP is not among them.
 mod ext {
     pub(super) const HOP_BY_HOP: u8 = 0;
@@ -345,6 +361,15 @@ impl<'a> Packet<'a> {
             src: self.src,
             dst: self.dst,
         }
+    }
+
+    /// Where rules look for the transport header: where conntrack does, but an AH of IPv6 stands for itself and hides what
+    /// is behind it (`nft_set_pktinfo_ipv6` has `ipv6_find_hdr` stop there).
+    #[must_use]
+    pub fn transport_for_rules(&self) -> Option<Transport> {
+        let transport = self.transport.ok()?;
+        let auth = if self.l3num == L3::V6 { auth_before(self.bytes, transport.offset) } else { None };
+        Some(auth.unwrap_or(transport))
     }
 
     /// Are bytes missing that were on the wire?

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Builder, Family, Kind, Scenario};
-use crate::compose::{self, Ip, Tcp, flag, udp};
+use crate::compose::{self, Ip, Tcp, flag, proto, udp};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -62,6 +62,25 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 client's own; the checksum of a quoted TCP header follows where it is there.",
         ids: &["NAT-ICMP-01", "NAT-MAN-02", "NAT-MAN-03"],
         compose: to_port,
+    },
+    Scenario {
+        name: "rule-behind-authentication-header",
+        families: &[Family::V6],
+        title: "A rule does not see what conntrack sees behind an authentication header",
+        shows: "Conntrack steps over the header and tracks UDP. A rule of nftables stops at it: the packet is not UDP for a \
+                rule that asks, and leaves untranslated, while the same datagram behind another extension header is \
+                translated.",
+        ids: &["NAT-SET-02", "NAT-MAN-08"],
+        compose: |b| {
+            const AH: &[u8] = &[0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+            const PADDING: &[u8] = &[0, 0, 1, 4, 0, 0, 0, 0];
+            b.nat(&["-A POSTROUTING -o wan -p udp -j MASQUERADE"]);
+            let ip = b.inside();
+            let datagram = |port: u16| udp(&ip, port, 53, b"who sees me?");
+            b.lan(ip.packet(datagram(40_000).behind(proto::AUTH, AH)));
+            b.lan(ip.packet(datagram(40_001).behind(proto::DESTINATION, PADDING)));
+            b.lan(ip.packet(datagram(40_002).behind(proto::AUTH, AH).behind(proto::HOP_BY_HOP, PADDING)));
+        },
     },
     Scenario {
         name: "udp-checksum-zero-masquerade",

@@ -197,7 +197,7 @@ impl Matches {
     #[must_use]
     pub(crate) fn matches(&self, subject: &Subject<'_>) -> bool {
         let Subject { packet, interfaces: (in_interface, out_interface), mark, seen } = subject;
-        let transport = packet.transport.ok();
+        let transport = packet.transport_for_rules();
         let protonum = transport.map(|transport| transport.protonum);
         let l4 = transport.and_then(|transport| packet.bytes.get(transport.offset..)).unwrap_or(&[]);
         let within = |port: u16, &(first, last): &(u16, u16)| first <= port && port <= last;
