@@ -79,7 +79,8 @@ pub(crate) fn packets(window: &Window, seen: &Seen, bytes_count: bool) -> Option
             let (kernel, engine, reason) = (*kernel, expected.ctinfo, expected.reason);
             return Some((place, Difference::CtInfo { kernel, engine, reason }));
         }
-        if !bytes_count {
+        let is_asked = window.asks && place + 1 == window.items.len();
+        if !bytes_count || is_asked {
             continue;
         }
         let engine = expected.left.as_ref().map(|(port, range)| (port.name(), window.get(range)));

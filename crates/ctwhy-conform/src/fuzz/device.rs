@@ -153,6 +153,12 @@ impl Seen {
     pub(crate) fn get(&self, range: &std::ops::Range<usize>) -> &[u8] {
         self.bytes.get(range.clone()).unwrap_or_default()
     }
+
+    /// Where and how the packet at a place left.
+    pub(crate) fn left(&self, place: usize) -> Vec<(Port, Vec<u8>)> {
+        let of_packet = self.left.iter().filter(|(of, ..)| *of == place);
+        of_packet.map(|(_, port, range)| (*port, self.get(range).to_vec())).collect()
+    }
 }
 
 /// The kernel of the box, seen from inside.

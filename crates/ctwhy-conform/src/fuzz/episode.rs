@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use ctwhy_core::hook::{Egress, Engine, Verdict};
+use ctwhy_core::hook::{Egress, Engine, Ruling, Verdict};
 use ctwhy_core::packet::be16;
 use ctwhy_core::time::Time;
+use ctwhy_core::trace::Sink;
+use ctwhy_core::zone::Zone;
 use ctwhy_fixture::case::Spec;
 use ctwhy_linux::wire::HardwareAddress;
 
 use super::chance::Chance;
-use super::compare::Held;
+use super::compare::{Difference, Held};
+use super::draw::{Bound, Drawn, leaves_as};
 use super::window::{Arrival, Expected, Port, Window};
 use crate::replay::{self, ReplayError};
 use crate::table::as_ctnetlink;
@@ -23,6 +26,9 @@ const START: u64 = 1_000_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 /// How long a pause is for the engine, in seconds. The kernel waits a little more than the two seconds that decide.
 pub(crate) const PAUSE_SECS: u64 = 3;
+
+/// The longest packet of a cable.
+const MTU: usize = 1500;
 
 /// What an episode is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,6 +107,8 @@ pub(crate) struct Episode {
     now: Time,
     /// Windows before which there was a pause.
     pauses: Vec<u32>,
+    /// The packet for which the kernel is to be asked.
+    drawn: Option<Drawn>,
 }
 
 impl Episode {
@@ -119,6 +127,7 @@ impl Episode {
             buffer: Vec::new(),
             now: Time(START),
             pauses: Vec::new(),
+            drawn: None,
         })
     }
 
@@ -136,17 +145,18 @@ impl Episode {
         chance: &mut Chance,
         packets: usize,
     ) {
-        for _ in 0..packets.min(Window::MOST) {
+        while window.items.len() < packets.min(Window::MOST) && !window.asks {
             let around = &mut Around { chance, engine: &self.engine, recent: &self.recent, now: self.now };
             // Now and then the network delivers a packet twice.
             let again = if around.chance.one_in(24) { around.recent.any(around.chance) } else { None };
-            let arrival = match again {
+            let mut arrival = match again {
                 Some(passed) => Arrival { port: passed.port, bytes: passed.arrived.clone() },
                 None => generator.next(around),
             };
+            // A cable takes no more.
+            arrival.bytes.truncate(MTU);
             self.decide(window, &arrival);
         }
-        self.close();
     }
 
     /// The window is full; the next one is later.
@@ -156,22 +166,54 @@ impl Episode {
 
     /// Puts a packet through the engine and, with what that says, into the window.
     pub(crate) fn decide(&mut self, window: &mut Window, arrival: &Arrival) {
-        let Arrival { port, bytes } = arrival;
-        self.buffer.clone_from(bytes);
-        let length = self.buffer.len();
-        let ruling = self.engine.receive(&mut self.buffer, length, Some(port.index() as u16), self.now, &mut ());
-        let left = match (ruling.verdict, ruling.egress) {
-            (Verdict::Accept, Egress::Forwarded(Some(interface))) => {
-                let length = ip_length(&self.buffer).unwrap_or(length);
-                Some((Port::at(usize::from(interface)), self.buffer.get(..length).unwrap_or(&self.buffer)))
-            }
-            _ => None,
-        };
-        self.recent.push(arrival, left);
+        let mut bound = Bound(false);
+        let translates = self.engine.rules4.nat.is_some() || self.engine.rules6.nat.is_some();
+        let (ruling, left) = if translates { self.pass(arrival, &mut bound) } else { self.pass(arrival, &mut ()) };
+        let drawn = if bound.0 { Drawn::of(&self.engine, &ruling, arrival) } else { None };
+        let left = left.map(|port| (port, &self.buffer[..]));
+        match drawn {
+            Some(_) => window.asks = true,
+            None => self.recent.push(arrival, left),
+        }
+        self.drawn = drawn;
         let left = left.map(|(port, bytes)| (port, window.keep(bytes)));
         let reason = ruling.reason.map(|reason| reason.code());
         let expected = Expected { ctinfo: ruling.ctinfo.ok(), reason, left };
-        window.push(*port, self.addresses[port.index()], bytes, expected);
+        window.push(arrival.port, self.addresses[arrival.port.index()], &arrival.bytes, expected);
+    }
+
+    /// Puts a packet through the engine. Where it left it is in the buffer, as it left.
+    fn pass<S: Sink>(&mut self, arrival: &Arrival, sink: &mut S) -> (Ruling, Option<Port>) {
+        let Arrival { port, bytes } = arrival;
+        self.buffer.clone_from(bytes);
+        let length = self.buffer.len();
+        let ruling = self.engine.receive(&mut self.buffer, length, Some(port.index() as u16), self.now, sink);
+        let left = match (ruling.verdict, ruling.egress) {
+            (Verdict::Accept, Egress::Forwarded(Some(interface))) => Some(Port::at(usize::from(interface))),
+            _ => None,
+        };
+        let length = ip_length(&self.buffer).unwrap_or(length);
+        self.buffer.truncate(length);
+        (ruling, left)
+    }
+
+    /// Tells the engine what the kernel drew for the last packet of a window that asked, and what is wrong about it: a
+    /// draw that the rules do not allow, another change than that, or no packet at all.
+    pub(crate) fn adopt(&mut self, left: &[(Port, Vec<u8>)]) -> Option<Difference> {
+        let Drawn { arrival, flow } = self.drawn.take()?;
+        if let Some((original, id)) = flow {
+            self.engine.forget(&original, Zone::default(), Some(id), self.now);
+        }
+        self.engine.foretell(left.first().and_then(|(_, bytes)| leaves_as(bytes)));
+        let (_, left_by) = self.pass(&arrival, &mut ());
+        self.engine.foretell(None);
+        let engine = left_by.map(|port| (port, &self.buffer[..]));
+        self.recent.push(&arrival, engine);
+        let kernel: Vec<(Port, &[u8])> = left.iter().map(|(port, bytes)| (*port, &bytes[..])).collect();
+        (engine.as_slice() != kernel).then(|| Difference::Left {
+            kernel: left.iter().map(|(port, bytes)| (port.name(), bytes.clone())).collect(),
+            engine: engine.map(|(port, bytes)| (port.name(), bytes.to_vec())),
+        })
     }
 
     /// The engine's table, with what is known of the times of its entries.

@@ -13,6 +13,7 @@
 mod chance;
 mod compare;
 mod device;
+mod draw;
 mod episode;
 mod generate;
 mod shrink;
@@ -164,9 +165,14 @@ enum Message {
     Pause,
     /// Packets, and what the engine says about them.
     Packets(Box<Window>),
+    /// What the kernel drew for the last packet is not what it may draw, or not all that it changed.
+    Found(Difference),
     /// The episode is over, and this is the engine's table.
     End(Vec<Held>),
 }
+
+/// How the packet left that was asked about.
+type Answer = Vec<(window::Port, Vec<u8>)>;
 
 /// Runs a suite.
 ///
@@ -180,11 +186,12 @@ pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Res
     let addresses = device.addresses();
     let (to_kernel, from_generator) = sync_channel(AHEAD);
     let (used, fresh) = sync_channel(AHEAD * 2);
+    let (answers, answer) = sync_channel(1);
     let done = AtomicBool::new(false);
     let started = Instant::now();
     std::thread::scope(|scope| {
         let maker = Maker { suite, seed, spec: &spec, limits, addresses, done: &done };
-        let generator = scope.spawn(move || maker.make(&to_kernel, &fresh));
+        let generator = scope.spawn(move || maker.make(&Ends { kernel: to_kernel, fresh, answer }));
         let compared = device.enter(suite.bytes_count(), |kernel| {
             let mut side = KernelSide {
                 kernel,
@@ -193,11 +200,12 @@ pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Res
                 bytes_count: suite.bytes_count(),
                 most: limits.disagreements.max(1),
                 progress,
+                answers,
                 report: Report::new(suite, seed),
             };
             let result = side.compare(&from_generator, &used, &done);
-            // The generator must not wait for room that nobody makes.
-            drop(from_generator);
+            // The generator must not wait for room that nobody makes, nor for an answer.
+            drop((from_generator, side.answers));
             result.map(|()| side.report)
         });
         done.store(true, Ordering::Relaxed);
@@ -225,57 +233,79 @@ struct Maker<'a> {
     done: &'a AtomicBool,
 }
 
+/// What the side that makes packets has of the other one.
+struct Ends {
+    kernel: SyncSender<Message>,
+    /// Windows that were used and may be used again.
+    fresh: Receiver<Box<Window>>,
+    answer: Receiver<Answer>,
+}
+
+/// The other side has found enough, or failed.
+struct Gone;
+
+impl Ends {
+    fn send(&self, message: Message) -> Result<(), Gone> {
+        self.kernel.send(message).map_err(|_| Gone)
+    }
+}
+
 impl Maker<'_> {
-    fn make(&self, kernel: &SyncSender<Message>, fresh: &Receiver<Box<Window>>) -> Result<(), ReplayError> {
+    fn make(&self, ends: &Ends) -> Result<(), ReplayError> {
         let started = Instant::now();
         let mut left = self.limits.packets.unwrap_or(u64::MAX);
-        for episode in 0.. {
+        for number in 0.. {
             let late = self.limits.time.is_some_and(|time| started.elapsed() >= time);
             if left == 0 || late || self.done.load(Ordering::Relaxed) {
                 break;
             }
             let packets = left.min(EPISODE);
             left -= packets;
-            if !self.episode(episode, packets, kernel, fresh)? {
+            let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
+            let plan = Plan { sysctls: suite::sysctls(chance), engine_only: self.limits.engine_only.clone() };
+            let episode = Episode::begin(self.spec, &plan, self.addresses)?;
+            if let Err(Gone) = self.episode(Message::Begin { episode: number, plan }, packets, episode, chance, ends) {
                 break;
             }
         }
         Ok(())
     }
 
-    /// One episode; `false` when nobody listens any more.
     fn episode(
         &self,
-        number: u64,
+        begin: Message,
         packets: u64,
-        kernel: &SyncSender<Message>,
-        fresh: &Receiver<Box<Window>>,
-    ) -> Result<bool, ReplayError> {
-        let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
-        let plan = Plan { sysctls: suite::sysctls(chance), engine_only: self.limits.engine_only.clone() };
+        mut episode: Episode,
+        chance: &mut Chance,
+        ends: &Ends,
+    ) -> Result<(), Gone> {
         let mut generator = self.suite.generator(chance);
-        let mut episode = Episode::begin(self.spec, &plan, self.addresses)?;
-        let windows = packets.div_ceil(Window::MOST as u64);
-        let pause = self.suite.pauses(chance).then(|| chance.below(windows as usize) as u64);
-        if kernel.send(Message::Begin { episode: number, plan }).is_err() {
-            return Ok(false);
-        }
-        for window in 0..windows {
-            if pause == Some(window) {
-                episode.pause(window as u32);
-                if kernel.send(Message::Pause).is_err() {
-                    return Ok(false);
+        let mut pause = self.suite.pauses(chance).then(|| chance.below(packets as usize) as u64);
+        ends.send(begin)?;
+        let (mut made, mut number) = (0, 0);
+        while made < packets {
+            if pause.is_some_and(|at| at <= made) {
+                pause = None;
+                episode.pause(number);
+                ends.send(Message::Pause)?;
+            }
+            let mut window = ends.fresh.try_recv().unwrap_or_default();
+            window.clear(number);
+            let share = (packets - made).min(Window::MOST as u64) as usize;
+            episode.fill(&mut window, &mut *generator, chance, share);
+            made += window.items.len() as u64;
+            number += 1;
+            let asks = window.asks;
+            ends.send(Message::Packets(window))?;
+            if asks {
+                let left = ends.answer.recv().map_err(|_| Gone)?;
+                if let Some(difference) = episode.adopt(&left) {
+                    return ends.send(Message::Found(difference));
                 }
             }
-            let mut filled = fresh.try_recv().unwrap_or_default();
-            filled.clear(window as u32);
-            let share = (packets - window * Window::MOST as u64).min(Window::MOST as u64);
-            episode.fill(&mut filled, &mut *generator, chance, share as usize);
-            if kernel.send(Message::Packets(filled)).is_err() {
-                return Ok(false);
-            }
+            episode.close();
         }
-        Ok(kernel.send(Message::End(episode.table())).is_ok())
+        ends.send(Message::End(episode.table()))
     }
 }
 
@@ -287,6 +317,7 @@ struct KernelSide<'a> {
     bytes_count: bool,
     most: usize,
     progress: &'a Progress,
+    answers: SyncSender<Answer>,
     report: Report,
 }
 
@@ -317,6 +348,13 @@ impl KernelSide<'_> {
                     broken = false;
                     None
                 }
+                Message::Packets(window) if broken => {
+                    if window.asks {
+                        // Whoever waits for it is told that there is nothing more to tell.
+                        let _ = self.answers.send(Answer::new());
+                    }
+                    None
+                }
                 _ if broken => None,
                 Message::Pause => {
                     std::thread::sleep(PAUSE);
@@ -330,9 +368,15 @@ impl KernelSide<'_> {
                     self.report.count(&window);
                     self.progress.packets.fetch_add(window.items.len() as u64, Ordering::Relaxed);
                     let found = compare::packets(&window, &seen, self.bytes_count);
+                    if window.asks {
+                        let left = if found.is_none() { seen.left(window.items.len() - 1) } else { Answer::new() };
+                        // Nobody waits when the other side failed; that is told when it is joined.
+                        let _ = self.answers.send(left);
+                    }
                     windows.push(window);
                     found
                 }
+                Message::Found(difference) => Some((usize::MAX, difference)),
                 Message::End(held) => {
                     let started = Instant::now();
                     let table = self.kernel.table()?;
@@ -363,25 +407,32 @@ impl KernelSide<'_> {
         let mut episode = Episode::begin(self.spec, plan, self.addresses)?;
         let (mut window, mut seen, mut times) = (Window::default(), Seen::default(), Times::default());
         let mut done = 0;
-        while done < inputs.len() {
-            let rest = inputs.get(done..).unwrap_or_default();
+        while let Some(rest) = inputs.get(done..).filter(|rest| !rest.is_empty()) {
             if rest.first().is_some_and(|input| input.pause) {
                 std::thread::sleep(PAUSE);
                 times.pauses.push(times.windows.len());
                 episode.pause(times.windows.len() as u32);
             }
-            let to_the_pause = rest.iter().skip(1).position(|input| input.pause).map_or(rest.len(), |at| at + 1);
-            let part = rest.get(..to_the_pause.min(Window::MOST)).unwrap_or(rest);
             window.clear(times.windows.len() as u32);
-            part.iter().for_each(|input| episode.decide(&mut window, &input.arrival));
-            episode.close();
+            for (at, input) in rest.iter().take(Window::MOST).enumerate() {
+                if window.asks || at > 0 && input.pause {
+                    break;
+                }
+                episode.decide(&mut window, &input.arrival);
+            }
             let started = Instant::now();
             self.kernel.run(&window, &mut seen)?;
             times.windows.push((started, Instant::now()));
             if let Some((place, difference)) = compare::packets(&window, &seen, self.bytes_count) {
                 return Ok(Some((done + place, difference)));
             }
-            done += part.len();
+            done += window.items.len();
+            if window.asks
+                && let Some(difference) = episode.adopt(&seen.left(window.items.len() - 1))
+            {
+                return Ok(Some((done - 1, difference)));
+            }
+            episode.close();
         }
         let started = Instant::now();
         let table = self.kernel.table()?;

@@ -9,6 +9,7 @@ use ctwhy_fixture::case::{BoxInterface, Prefix, Route, Spec};
 
 use super::chance::Chance;
 use super::episode::Generator;
+use super::generate::nat::Translated;
 use super::generate::rest::Rest;
 use super::generate::sctp::Associations;
 use super::generate::tcp::Connections;
@@ -16,8 +17,34 @@ use super::generate::zoo::Zoo;
 use super::generate::{Hosts, Mood};
 use super::window::Port;
 
+/// What a box that translates IPv4 is told: a server behind an address, one behind a port, one behind a port of the box;
+/// addresses drawn from a range, ports drawn from a range, and the box's own for the others.
+const RULES: &str = "\
+*nat
+-A PREROUTING -d 198.51.100.1/32 -j DNAT --to-destination 10.16.0.1
+-A PREROUTING -d 198.51.100.2/32 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.16.0.2:80
+-A PREROUTING -d 203.0.113.2/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.16.0.3
+-A POSTROUTING -s 10.16.0.8/32 -o wan -j SNAT --to-source 198.51.100.8-198.51.100.11
+-A POSTROUTING -s 10.16.0.7/32 -o wan -p udp -j SNAT --to-source 198.51.100.7:30000-30063
+-A POSTROUTING -o wan -j MASQUERADE
+COMMIT
+";
+
+/// The same for IPv6.
+const RULES6: &str = "\
+*nat
+-A PREROUTING -d 2001:db8:100::1/128 -j DNAT --to-destination 2001:db8:16::1
+-A PREROUTING -d 2001:db8:100::2/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [2001:db8:16::2]:80
+-A PREROUTING -d 2001:db8:113::2/128 -p udp -m udp --dport 53 -j DNAT --to-destination 2001:db8:16::3
+-A POSTROUTING -s 2001:db8:16::8/128 -o wan -j SNAT --to-source 2001:db8:100::8-2001:db8:100::b
+-A POSTROUTING -s 2001:db8:16::7/128 -o wan -p udp -j SNAT --to-source [2001:db8:100::7]:30000-30063
+-A POSTROUTING -o wan -j MASQUERADE
+COMMIT
+";
+
 /// A kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Suite {
     /// UDP, ICMP queries and errors over IPv4.
     UdpIcmp,
@@ -31,12 +58,24 @@ pub enum Suite {
     Sctp,
     /// GRE, UDP-Lite, protocols without a tracker, odd IP headers.
     GreRest,
+    /// Everything over IPv4, translated.
+    NatV4,
+    /// Everything over IPv6, translated.
+    NatV6,
 }
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Suite; 6] =
-        [Suite::UdpIcmp, Suite::Icmpv6, Suite::TcpTame, Suite::TcpWild, Suite::Sctp, Suite::GreRest];
+    pub const ALL: [Suite; 8] = [
+        Suite::UdpIcmp,
+        Suite::Icmpv6,
+        Suite::TcpTame,
+        Suite::TcpWild,
+        Suite::Sctp,
+        Suite::GreRest,
+        Suite::NatV4,
+        Suite::NatV6,
+    ];
 
     /// The name on the command line and in reports.
     #[must_use]
@@ -48,12 +87,14 @@ impl Suite {
             Suite::TcpWild => "tcp-wild",
             Suite::Sctp => "sctp",
             Suite::GreRest => "gre-rest",
+            Suite::NatV4 => "nat-v4",
+            Suite::NatV6 => "nat-v6",
         }
     }
 
     /// Is everything that leaves compared, or only what conntrack says?
     pub(crate) const fn bytes_count(self) -> bool {
-        false
+        matches!(self, Suite::NatV4 | Suite::NatV6)
     }
 
     /// A seed of its own for each suite.
@@ -84,6 +125,8 @@ impl Suite {
                 interface(Port::Wan, ["203.0.113.2/24", "2001:db8:113::2/64"]),
             ],
             routes: routes.into_iter().filter_map(route).collect(),
+            rules: (self == Suite::NatV4).then(|| RULES.to_owned()),
+            rules6: (self == Suite::NatV6).then(|| RULES6.to_owned()),
             ..Spec::default()
         }
     }
@@ -99,6 +142,8 @@ impl Suite {
             Suite::TcpWild => Box::new(Connections::new(Hosts { family }, Mood::Wild)),
             Suite::Sctp => Box::new(Associations::new(Hosts { family }, mood)),
             Suite::GreRest => Box::new(Rest { hosts: Hosts { family }, mood }),
+            Suite::NatV4 => Box::new(Translated { hosts: Hosts { family: L3::V4 }, mood }),
+            Suite::NatV6 => Box::new(Translated { hosts: Hosts { family: L3::V6 }, mood }),
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct Window {
     /// Its place in its episode.
     pub(crate) number: u32,
     pub(crate) items: Vec<Item>,
+    /// Must the kernel be asked how the last packet left, because it drew a port?
+    pub(crate) asks: bool,
     bytes: Vec<u8>,
 }
 
@@ -93,6 +95,7 @@ impl Window {
     pub(crate) fn clear(&mut self, number: u32) {
         self.number = number;
         self.items.clear();
+        self.asks = false;
         self.bytes.clear();
     }
 

@@ -25,9 +25,11 @@ pub(crate) fn packet(hosts: Hosts, mood: Mood, around: &mut Around<'_>) -> Optio
     };
     let (src, dst) = addresses(whole, hosts.family)?;
     let port = if stray(chance) { port.other() } else { port };
+    // Nobody but the box may send with the box's address: routing would not have it.
+    let own = Port::BOTH.iter().any(|&port| dst == hosts.own(port));
     let from = match chance.below(3) {
-        0 => dst,
-        1 => hosts.router(port),
+        0 if !own => dst,
+        0 | 1 => hosts.router(port),
         _ if port == Port::Lan => hosts.client(chance.below(12)),
         _ => hosts.server(chance.below(12)),
     };
@@ -38,16 +40,15 @@ pub(crate) fn packet(hosts: Hosts, mood: Mood, around: &mut Around<'_>) -> Optio
         (_, 2) => hosts.server(chance.below(4)),
         _ => hosts.router(port.other()),
     };
-    // What the box itself is told by an error would change what it does with other packets.
-    let own = Port::BOTH.iter().any(|&port| to == hosts.own(port));
     let ip = Ip::between(from, to);
-    let (icmp_type, code) = kind(chance, hosts.family, own);
+    let (icmp_type, code) = kind(chance, hosts.family);
     let mut quote = whole.clone();
     bend(chance, mood, hosts.family, &mut quote);
+    // An MTU that the box would believe would change what it does with other packets; these are large enough.
     let word = match chance.below(4) {
         0 => [0, 0, 5, 0xdc],
         1 => [0x40, 0, 0, 0],
-        2 => [0, 17, 5, 0x78],
+        2 => [0, 17, 5, 0xdc],
         _ => [0; 4],
     };
     let mut body = compose::icmp(&ip, icmp_type, code, word, &quote);
@@ -62,11 +63,45 @@ pub(crate) fn packet(hosts: Hosts, mood: Mood, around: &mut Around<'_>) -> Optio
     Some(on(port, packet))
 }
 
-fn kind(chance: &mut Chance, family: L3, own: bool) -> (u8, u8) {
+/// A redirect of IPv6 about a packet of late, or one that nobody may send (ICMP6-R-01).
+pub(crate) fn redirect(hosts: Hosts, mood: Mood, around: &mut Around<'_>) -> Option<Arrival> {
+    const REDIRECT: u8 = 137;
+    /// Option types: the address of the target, and the packet that was redirected.
+    const TARGET: u8 = 2;
+    const REDIRECTED: u8 = 4;
+    let passed = around.recent.any(around.chance)?;
+    let chance = &mut *around.chance;
+    let whole = if passed.left.is_empty() { &passed.arrived } else { &passed.left };
+    let (src, dst) = addresses(whole, hosts.family)?;
+    let stray = |chance: &mut Chance| chance.percent(if mood == Mood::Wild { 15 } else { 4 });
+    let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+    let from = if stray(chance) { hosts.router(passed.left_by) } else { link_local };
+    let to = if stray(chance) { hosts.client(chance.below(8)) } else { src };
+    let ip = Ip::between(from, to).ttl(if stray(chance) { 64 } else { 255 });
+    let address = |address: IpAddr| ctwhy_core::tuple::Addr::from(address).0;
+    let mut rest = [address(hosts.router(passed.left_by)), address(dst)].concat();
+    if stray(chance) {
+        rest.extend([TARGET, 1, 2, 0, 0, 0, 0, 1]);
+    }
+    let mut quote = whole.clone();
+    bend(chance, mood, hosts.family, &mut quote);
+    quote.resize(quote.len().next_multiple_of(8), 0);
+    let words = if stray(chance) { chance.pick(&[0, 1, 255]) } else { 1 + (quote.len() / 8) as u8 };
+    let kind = if stray(chance) { chance.u8() } else { REDIRECTED };
+    rest.extend([kind, words, 0, 0, 0, 0, 0, 0]);
+    rest.extend(quote);
+    if stray(chance) {
+        let cut = chance.below(48);
+        rest.truncate(cut);
+    }
+    let code = u8::from(stray(chance));
+    let packet = ip.packet(compose::icmp(&ip, REDIRECT, code, [0; 4], &rest));
+    Some(on(passed.left_by, packet))
+}
+
+fn kind(chance: &mut Chance, family: L3) -> (u8, u8) {
     let code = chance.pick(&[0, 0, 1, 3, 3, 4, 9, 200]);
     match family {
-        L3::V4 if own => (11, code),
-        L3::V6 if own => (3, code),
         L3::V4 => (chance.pick(&[3, 3, 3, 11, 11, 11, 4, 5, 12]), code),
         L3::V6 => (chance.pick(&[1, 1, 1, 2, 3, 3, 3, 4, 0, 5, 100, 127]), code),
     }

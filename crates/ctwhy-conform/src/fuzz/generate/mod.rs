@@ -4,6 +4,7 @@
 
 pub(crate) mod errors;
 pub(crate) mod icmp;
+pub(crate) mod nat;
 pub(crate) mod rest;
 pub(crate) mod sctp;
 pub(crate) mod tcp;

@@ -2,6 +2,7 @@
 
 use ctwhy_core::checksum::sctp_crc;
 use ctwhy_core::conn::Protocol;
+use ctwhy_core::packet::be16;
 use ctwhy_core::tuple::proto;
 use ctwhy_core::zone::Zone;
 
@@ -277,8 +278,32 @@ fn packet(port: Port, [client, server]: [u16; 2], tag: u32, chunks: &[Vec<u8>]) 
     Body::new(proto::SCTP, bytes)
 }
 
+/// The packet that opens an association; `from` is the side that sends it.
+pub(super) fn init(sport: u16, dport: u16, from: Port) -> Body {
+    packet(C, [sport, dport], 0, &[chunk(INIT, 0, &content(INIT, TAGS[from.index()]))])
+}
+
+/// What the side behind `from` says to a packet.
+pub(super) fn answer(theirs: &[u8], from: Port) -> Option<Body> {
+    let kind = match *theirs.get(12)? {
+        INIT => INIT_ACK,
+        INIT_ACK => COOKIE_ECHO,
+        COOKIE_ECHO => COOKIE_ACK,
+        DATA => SACK,
+        SHUTDOWN => SHUTDOWN_ACK,
+        SHUTDOWN_ACK => SHUTDOWN_COMPLETE,
+        HEARTBEAT => HEARTBEAT_ACK,
+        SACK => SHUTDOWN,
+        ABORT | SHUTDOWN_COMPLETE => INIT,
+        _ => DATA,
+    };
+    let tag = if kind == INIT { 0 } else { TAGS[from.other().index()] };
+    let ports = [be16(theirs, 2)?, be16(theirs, 0)?];
+    Some(packet(C, ports, tag, &[chunk(kind, 0, &content(kind, TAGS[from.index()]))]))
+}
+
 /// Puts the CRC in, where there is room for it.
-pub(super) fn seal(bytes: &mut [u8]) {
+fn seal(bytes: &mut [u8]) {
     let crc = sctp_crc(bytes);
     if let Some(field) = bytes.get_mut(8..12) {
         field.copy_from_slice(&crc.to_be_bytes());

@@ -102,12 +102,14 @@ impl Connection {
             _ => chance.pick(&SCRIPTS),
         };
         let good = match mood {
-            Mood::Tame => 90,
+            Mood::Tame => 95,
             Mood::Wild => chance.pick(&[0, 30, 60]),
         };
+        // Where a new connection finds the entry of an old one, little of what follows is in its window.
+        let ports = if mood == Mood::Tame { 256 } else { 24 };
         Connection {
             pair: Pair::any(hosts, chance),
-            ports: [40_000 + chance.below(24) as u16, chance.pick(&[80, 443, 22])],
+            ports: [40_000 + chance.below(ports) as u16, chance.pick(&[80, 443, 22])],
             next: [start(chance), start(chance)],
             script,
             left: script.len() + 2 + chance.below(14),
@@ -140,9 +142,12 @@ impl Connection {
             }
             None => {
                 let flags = match mood {
-                    Mood::Tame => {
-                        chance.pick(&[ACK, ACK, ACK, ACK, ACK, ACK | flag::PSH, FIN, SYN, SYN_ACK, RST, RST_ACK])
-                    }
+                    Mood::Tame => match chance.below(40) {
+                        0 => chance.pick(&[SYN, SYN_ACK, RST, RST_ACK]),
+                        1 | 2 => FIN,
+                        3..=8 => ACK | flag::PSH,
+                        _ => ACK,
+                    },
                     Mood::Wild => chance.pick(&[
                         SYN, SYN, SYN_ACK, SYN_ACK, ACK, ACK, ACK, 0x18, FIN, FIN, RST, RST, RST_ACK, RST_ACK, RST_ACK,
                         0x31, 0x30, 0x22, 0, 1, 6, 8,
