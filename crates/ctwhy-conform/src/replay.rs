@@ -155,7 +155,11 @@ pub fn replay_watched(
     // Who reads the kernel's table makes it delete what is over.
     engine.conntrack.table.sweep(now, &mut events);
     let events = Some(events.iter().map(table::event_line).collect());
-    Ok(Outcome { packets: outcomes.into_values().collect(), table, events })
+    // Where ports are drawn, how many were tried before is chance, too.
+    let counters = engine.conntrack.table.counters.named().into_iter();
+    let counters = counters.filter(|(name, _)| *name != "found" || !engine.has_drawn());
+    let counters = Some(counters.map(|(name, count)| (name.to_owned(), count)).collect());
+    Ok(Outcome { packets: outcomes.into_values().collect(), table, events, counters })
 }
 
 /// A packet of the case behind the first half of its way.

@@ -80,7 +80,11 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
                 tracked.attached = Attached::Entry(id);
                 Ok(())
             }
-            None => Err(ConfirmDrop::Clash { direction: clash.direction }),
+            None => {
+                table.counters.insert_failed += 1;
+                table.counters.drop += 1;
+                Err(ConfirmDrop::Clash { direction: clash.direction })
+            }
         },
     }
 }
@@ -102,6 +106,7 @@ fn resolve<S: Sink>(own: &Unconfirmed, clash: &Clash, table: &mut Table, now: Ti
         Some((holder, _)) => merge(own, holder, table, sink).then_some(holder),
         None => {
             let (id, number) = table.insert_for_replies(own, now);
+            table.counters.clash_resolve += 1;
             sink.step(|| Step::ClashInserted { id: number });
             Some(id)
         }
@@ -127,6 +132,7 @@ fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &
         winner.count(Direction::Original, usize::try_from(counted.bytes).unwrap_or(usize::MAX));
     }
     let number = winner.id;
+    table.counters.clash_resolve += 1;
     sink.step(|| Step::ClashMerged { id: number });
     true
 }

@@ -81,7 +81,10 @@ impl Conntrack {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
         let transport = match packet.transport {
             Ok(transport) => transport,
-            Err(cause) => return Tracked::invalid(Reason::NoTransport(cause)),
+            Err(cause) => {
+                self.table.counters.invalid += 1;
+                return Tracked::invalid(Reason::NoTransport(cause));
+            }
         };
         let unchecked = match hook {
             _ if !self.sysctls.checksum => Some(Unchecked::Switched),
@@ -94,7 +97,20 @@ impl Conntrack {
             sink.step(|| Step::ChecksumUnchecked(why));
         }
         let verify_checksum = unchecked.is_none();
-        match self.decide((packet, template), transport, verify_checksum, now, sink) {
+        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink: &mut *sink };
+        let decided = match search.classify(transport) {
+            Ok(kind) => {
+                self.decide(kind, (packet, template), transport, verify_checksum, now, sink).inspect_err(|_| {
+                    self.table.counters.invalid += 1;
+                })
+            }
+            Err(reason) => {
+                self.table.counters.icmp_error += 1;
+                Err(reason)
+            }
+        };
+        match decided {
             Ok(tracked) => {
                 sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
                 tracked
@@ -105,15 +121,14 @@ impl Conntrack {
 
     fn decide<S: Sink>(
         &mut self,
+        kind: IcmpKind,
         (packet, template): (&Packet<'_>, Template),
         transport: Transport,
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
     ) -> Result<Tracked, Reason> {
-        let cx = Context { sysctls: &self.sysctls, verify_checksum };
-        let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink: &mut *sink };
-        match search.classify(transport)? {
+        match kind {
             IcmpKind::Query => {}
             IcmpKind::Untracked => {
                 let icmp_type = packet.bytes.get(transport.offset).copied().unwrap_or(0);

@@ -47,6 +47,7 @@ pub mod checksum;
 pub mod confirm;
 pub mod conn;
 pub mod conntrack;
+pub mod counters;
 pub mod defrag;
 pub mod direction;
 pub mod event;

@@ -77,7 +77,7 @@ fn outcome() -> Outcome {
             bytes: bytes("4500....ff"),
         }]),
     };
-    Outcome { packets: vec![probe, error], table: Some(vec![ENTRY.to_owned()]), events: None }
+    Outcome { packets: vec![probe, error], table: Some(vec![ENTRY.to_owned()]), events: None, counters: None }
 }
 
 fn case() -> Case {
@@ -211,6 +211,19 @@ fn what_is_wrong_with_the_text_names_its_line() {
 }
 
 #[test]
+fn counters_are_compared_where_both_sides_tell_them() {
+    let told = |counters: &[(&str, u64)]| Outcome {
+        counters: Some(counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()),
+        ..Outcome::default()
+    };
+    let differences = |a: &[(&str, u64)], b: &[(&str, u64)]| compare(&told(a), &told(b), Tolerance::default());
+    assert_eq!(differences(&[("found", 1), ("drop", 2)], &[("drop", 2)]), []);
+    let [one] = &differences(&[("drop", 2)], &[("drop", 3)])[..] else { panic!() };
+    assert_eq!(one.to_string(), "counters: drop is 2 in the kernel, decided was 3");
+    assert_eq!(compare(&Outcome::default(), &told(&[("drop", 3)]), Tolerance::default()), []);
+}
+
+#[test]
 fn what_is_wrong_with_a_recording_names_its_line() {
     let mut good = Vec::new();
     case().recordings["6.18.44"].write(&mut good).unwrap();
@@ -309,8 +322,12 @@ fn equal_outcomes_do_not_differ() {
     // The free bytes are free, and so is what was not recorded.
     assert!(differences(|d| d.packets[1].generated.as_mut().unwrap()[0].bytes = bytes("45001234ff")).is_empty());
     assert!(differences(|d| d.events = Some(vec!["x".to_owned()])).is_empty());
-    let nothing =
-        Outcome { packets: vec![PacketOutcome { packet: 1, ..Default::default() }], table: None, events: None };
+    let nothing = Outcome {
+        packets: vec![PacketOutcome { packet: 1, ..Default::default() }],
+        table: None,
+        events: None,
+        counters: None,
+    };
     let mut decided = outcome();
     decided.packets.pop();
     assert!(compare(&nothing, &decided, Tolerance::default()).is_empty());

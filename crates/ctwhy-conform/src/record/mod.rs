@@ -90,6 +90,7 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
     under_test.settle(0)?;
     under_test.drain()?;
 
+    let before = under_test.in_box(counters)?;
     let mut outcome = Outcome::default();
     let first = case.packets.first().map_or(0, |packet| packet.time_ns);
     let started = Instant::now();
@@ -118,6 +119,12 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
     table.sort();
     outcome.table = Some(table);
     outcome.events = Some(under_test.events()?);
+    let after = under_test.in_box(counters)?;
+    let since = |(name, count): (String, u64)| {
+        let before = before.get(&name).copied().unwrap_or(0);
+        (name, count.saturating_sub(before))
+    };
+    outcome.counters = Some(after.into_iter().map(since).collect());
 
     let release = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
     let sysctls = under_test.in_box(conntrack_sysctls)?;
@@ -157,6 +164,36 @@ fn went_on(packet: &mut PacketOutcome, observed: Observed) {
 fn event_line(event: Event) -> Result<String, RecordError> {
     let Event::Entry(kind, entry) = event else { return Err(RecordError::Lost("events of the connection table")) };
     Ok(ctnetlink::format_event(kind, &entry))
+}
+
+/// What conntrack counted in the calling thread's namespace, on all CPUs (OBS-09). Columns that are always 0, that count
+/// what other tables do, or that are chance, are left out.
+fn counters() -> std::io::Result<BTreeMap<String, u64>> {
+    const COUNTED: [(&str, &str); 10] = [
+        ("clashres", "clash_resolve"),
+        ("found", "found"),
+        ("invalid", "invalid"),
+        ("insert_failed", "insert_failed"),
+        ("drop", "drop"),
+        ("early_drop", "early_drop"),
+        ("icmp_error", "icmp_error"),
+        ("expect_new", "expect_new"),
+        ("expect_create", "expect_create"),
+        ("expect_delete", "expect_delete"),
+    ];
+    let text = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack")?;
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split_ascii_whitespace().collect();
+    let mut sums = BTreeMap::new();
+    for line in lines {
+        for (name, value) in names.iter().zip(line.split_ascii_whitespace()) {
+            if let Some((_, ours)) = COUNTED.iter().find(|(column, _)| column == name) {
+                let value = u64::from_str_radix(value, 16).map_err(std::io::Error::other)?;
+                *sums.entry((*ours).to_owned()).or_insert(0) += value;
+            }
+        }
+    }
+    Ok(sums)
 }
 
 /// The settings of conntrack in the calling thread's namespace, without those of the whole machine and without counters.

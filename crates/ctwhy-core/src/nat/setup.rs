@@ -40,10 +40,13 @@ impl<S: Sink> Choice<'_, S> {
     /// `nf_nat_used_tuple`: does another flow hold the reply tuple that `candidate` would have?
     ///
     /// An entry of the same original tuple does not count; the two meet again when they are confirmed.
-    fn is_taken(&self, candidate: &Tuple, flow: &Flow) -> bool {
+    fn is_taken(&mut self, candidate: &Tuple, flow: &Flow) -> bool {
         let original = |holder| self.table.tuple(holder, Direction::Original);
-        self.holder(candidate, flow)
-            .is_some_and(|holder| original(holder).as_ref() != Some(flow.tuple(Direction::Original)))
+        let taken = self
+            .holder(candidate, flow)
+            .is_some_and(|holder| original(holder).as_ref() != Some(flow.tuple(Direction::Original)));
+        self.table.counters.found += u64::from(taken);
+        taken
     }
 
     /// The entry that holds the reply tuple of `candidate`.
@@ -55,7 +58,7 @@ impl<S: Sink> Choice<'_, S> {
     /// `nf_nat_used_tuple_new`: as [`Choice::is_taken`], but an untranslated flow that is this one seen from the other
     /// side does not count either: question and answer were on their way at once, and are merged when they are
     /// confirmed.
-    fn is_taken_by_stranger(&self, candidate: &Tuple, flow: &Flow) -> bool {
+    fn is_taken_by_stranger(&mut self, candidate: &Tuple, flow: &Flow) -> bool {
         let sends_again = [proto::TCP, proto::SCTP, proto::ICMP, proto::ICMPV6];
         if !self.is_taken(candidate, flow) {
             return false;

@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use crate::conn::{Confirmed, Flow, Unconfirmed};
+use crate::counters::Counters;
 use crate::direction::Direction;
 use crate::event::{Causes, Event};
 use crate::expect::Expectations;
@@ -71,6 +72,8 @@ pub struct Table {
     pub extensions: Extensions,
     /// Entries to come.
     pub expectations: Expectations,
+    /// What happened so far.
+    pub counters: Counters,
 }
 
 /// Why an entry could not be inserted (`__nf_conntrack_confirm`).
@@ -105,6 +108,7 @@ impl Table {
             sweep: 0,
             extensions: Extensions::new(),
             expectations: Expectations::new(),
+            counters: Counters { clash_resolve: 0, found: 0, invalid: 0, insert_failed: 0, drop: 0, icmp_error: 0 },
         }
     }
 

@@ -97,6 +97,8 @@ pub enum Difference {
     Entry { recorded: String, decided: String },
     /// An entry whose timeout lies too far off; in seconds.
     Timeout { entry: String, recorded: Option<u64>, decided: Option<u64> },
+    /// Something happened more or less often.
+    Counter { name: String, recorded: u64, decided: u64 },
     /// No events were given beside the recorded ones.
     EventsMissing,
     /// An event that only the kernel told of, in this place.
@@ -181,6 +183,9 @@ impl fmt::Display for Difference {
             Difference::Entry { recorded, decided } => {
                 write!(f, "table: the kernel has: {recorded}; decided was: {decided}")
             }
+            Difference::Counter { name, recorded, decided } => {
+                write!(f, "counters: {name} is {recorded} in the kernel, decided was {decided}")
+            }
             Difference::EventsMissing => {
                 f.write_str("events: the kernel's were recorded, nothing is there beside them")
             }
@@ -221,6 +226,12 @@ pub fn compare(recorded: &Outcome, decided: &Outcome, tolerance: Tolerance) -> V
         (Some(recorded), Some(decided)) => events::compare(recorded, decided, tolerance, &mut out),
         (Some(_), None) => out.push(Difference::EventsMissing),
         (None, _) => {}
+    }
+    for (name, &recorded) in recorded.counters.iter().flatten() {
+        let decided = decided.counters.as_ref().and_then(|counters| counters.get(name));
+        if let Some(&decided) = decided.filter(|decided| **decided != recorded) {
+            out.push(Difference::Counter { name: name.clone(), recorded, decided });
+        }
     }
     out
 }

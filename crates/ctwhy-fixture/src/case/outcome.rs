@@ -1,5 +1,6 @@
 //! What became of a case's packets: decided by a kernel, and decided again by whatever is compared with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +18,9 @@ pub struct Outcome {
     pub table: Option<Vec<String>>,
     /// The table's events, in lines of `conntrack -E -o extended`.
     pub events: Option<Vec<String>>,
+    /// What happened how often, by the names of `conntrack -S` (`/proc/net/stat/nf_conntrack`), `clash_resolve` for
+    /// `clashres`. One that the other side does not tell is not compared.
+    pub counters: Option<BTreeMap<String, u64>>,
 }
 
 /// What became of one packet.

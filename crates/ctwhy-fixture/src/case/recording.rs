@@ -17,6 +17,7 @@ const KERNEL: &str = "kernel";
 const PACKET: &str = "packet";
 const TABLE: &str = "table";
 const EVENTS: &str = "events";
+const COUNTERS: &str = "counters";
 
 /// What a kernel decided about the packets of a case. It comes from a kernel only, never from something compared to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,13 @@ struct EntriesLine {
     entries: Vec<String>,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CountersLine {
+    kind: String,
+    counters: BTreeMap<String, u64>,
+}
+
 impl Recording {
     /// Reads a recording line by line; `file` is what errors call it.
     ///
@@ -130,9 +138,13 @@ impl Recording {
             }
             TABLE => once(&mut outcome.table, TABLE, line),
             EVENTS => once(&mut outcome.events, EVENTS, line),
+            COUNTERS => {
+                let CountersLine { counters, .. } = parse(line)?;
+                outcome.counters.replace(counters).map_or(Ok(()), |_| Err(Problem::Twice(COUNTERS)))
+            }
             KERNEL => Err(Problem::Twice(KERNEL)),
             other => Err(Problem::Syntax(format!(
-                "kind `{other}` is not known; it is one of {KERNEL}, {PACKET}, {TABLE}, {EVENTS}"
+                "kind `{other}` is not known; it is one of {KERNEL}, {PACKET}, {TABLE}, {EVENTS}, {COUNTERS}"
             ))),
         }
     }
@@ -167,6 +179,9 @@ impl Recording {
             if let Some(entries) = entries {
                 line(&mut out, &EntriesLine { kind: kind.to_owned(), entries: entries.clone() })?;
             }
+        }
+        if let Some(counters) = &self.outcome.counters {
+            line(&mut out, &CountersLine { kind: COUNTERS.to_owned(), counters: counters.clone() })?;
         }
         Ok(())
     }
