@@ -7,7 +7,7 @@ PACKETS ?= 1000000
 SEEDS ?= 1..5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conform lint book bench wasm clean
+.PHONY: help setup demo test conform fuzz lint book bench wasm clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ test: setup ## all tests: unit, property, snapshot, lab, doc, the book's command
 conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each suite with each seed
 	@$(ENV) cargo build --release --locked -p ctwhy
 	@$(ENV) target/release/ctwhy conform fuzz --seed $(SEEDS) --packets $(PACKETS) --output target/disagreements
+
+fuzz: ## each fuzz target for TIME seconds (60), with cargo-fuzz on a nightly toolchain
+	@$(ENV) scripts/fuzz.sh $(or $(TIME),60)
 
 wasm: ## build ctwhy-core for wasm32-unknown-unknown
 	@scripts/setup.sh wasm

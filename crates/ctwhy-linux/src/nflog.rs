@@ -9,7 +9,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nflog::{ConfigCmd, ConfigMode, ConfigNla, Timeout, config_request};
 
 use crate::context;
-use crate::netlink::{Lost, Message, Socket, Subscription, Subsystem};
+use crate::netlink::{Lost, Message, Messages, Socket, Subscription, Subsystem};
 use crate::queue::{Hook, owner, timestamp};
 
 /// A copy of a packet.
@@ -60,7 +60,7 @@ impl Nflog {
     /// # Errors
     /// The socket's error, or a message that is not understood.
     pub fn recv(&mut self) -> io::Result<Option<LogEvent>> {
-        let next = self.0.next(|message| if message.kind == PACKET { parse(message).map(Some) } else { Ok(None) })?;
+        let next = self.0.next(packet)?;
         Ok(next.map(|next| next.map_or_else(|Lost| LogEvent::Lost, LogEvent::Packet)))
     }
 }
@@ -69,6 +69,18 @@ impl AsFd for Nflog {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The copies in one datagram of the kernel's, for those who have it from elsewhere.
+///
+/// # Errors
+/// A message that is not understood.
+pub fn read_packets(datagram: &[u8]) -> io::Result<Vec<Logged>> {
+    Messages::new(datagram).filter_map(|message| message.and_then(|message| packet(&message)).transpose()).collect()
+}
+
+fn packet(message: &Message<'_>) -> io::Result<Option<Logged>> {
+    if message.kind == PACKET { parse(message).map(Some) } else { Ok(None) }
 }
 
 /// A bound NFLOG group that hands over nothing but the marks of packets, many in one message. What the rules logged is

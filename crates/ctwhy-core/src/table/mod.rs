@@ -1,5 +1,6 @@
 //! The table: zone and tuple -> entry, each entry under the tuples of both its directions (`nf_conntrack_hash`).
 
+mod audit;
 mod by_source;
 mod slab;
 mod stored;
@@ -23,6 +24,7 @@ use crate::trace::{Sink, Step};
 use crate::tuple::{Tuple, proto};
 use crate::zone::Zone;
 
+pub use audit::Unsound;
 use by_source::{BySource, Source};
 use slab::Blocks;
 use stored::{Aside, Stored};

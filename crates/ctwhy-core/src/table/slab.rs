@@ -79,6 +79,11 @@ impl<T: Copy> Slab<T> {
         self.values.get_mut(number as usize)
     }
 
+    /// How many values there are.
+    pub(super) fn in_use(&self) -> usize {
+        self.values.len() - self.free.len()
+    }
+
     /// Gives the number of a value back. It must be one that [`Slab::insert`] gave, and not be used again.
     pub(super) fn remove(&mut self, number: u32) {
         self.free.push(number);

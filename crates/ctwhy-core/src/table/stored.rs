@@ -215,6 +215,11 @@ impl Aside {
         }
     }
 
+    /// How many there are of each kind, in the order of [`Stored::kept_aside`].
+    pub(super) fn in_use(&self) -> [usize; 3] {
+        [self.tuples.in_use(), self.tcp.in_use(), self.extras.in_use()]
+    }
+
     fn extra(&self, stored: &Stored) -> Option<&Extra> {
         self.extras.get(stored.extra?.get() - 1)
     }
@@ -248,6 +253,13 @@ impl Stored {
             Tuples::V4([original, reply]) => original == reply,
             Tuples::V6(number) => aside.tuples.get(number).is_some_and(|[original, reply]| original == reply),
         }
+    }
+
+    /// The numbers of what is kept aside: tuples, state of TCP, extras.
+    pub(super) fn kept_aside(&self) -> [Option<u32>; 3] {
+        let tuples = if let Tuples::V6(number) = self.tuples { Some(number) } else { None };
+        let tcp = if let Kept::Tcp(number) = self.protocol { Some(number) } else { None };
+        [tuples, tcp, self.extra.map(|number| number.get() - 1)]
     }
 
     /// The whole entry.

@@ -8,7 +8,7 @@ mod socket;
 use std::net::IpAddr;
 
 pub use format::{format_event, format_extended};
-pub use socket::{Event, EventKind, Events, dump, flush};
+pub use socket::{Event, EventKind, Events, dump, flush, read_events};
 
 /// Bits of [`Entry::status`] that are looked at here (`enum ip_conntrack_status`).
 pub mod status {

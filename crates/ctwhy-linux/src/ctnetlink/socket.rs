@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Entry, parse};
 use crate::context;
-use crate::netlink::{Messages, Outgoing, Socket, Subscription, Subsystem};
+use crate::netlink::{Message, Messages, Outgoing, Socket, Subscription, Subsystem};
 
 /// `IPCTNL_MSG_CT_NEW`, which is also what an update is called.
 const CT_NEW: u8 = 0;
@@ -94,6 +94,25 @@ pub enum Event {
     Lost,
 }
 
+/// The events in one datagram of the kernel's, for those who have it from elsewhere.
+///
+/// # Errors
+/// A message that is not understood.
+pub fn read_events(datagram: &[u8]) -> io::Result<Vec<Event>> {
+    Messages::new(datagram).filter_map(|message| message.and_then(|message| event(&message)).transpose()).collect()
+}
+
+fn event(message: &Message<'_>) -> io::Result<Option<Event>> {
+    let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
+    let event = match message.kind {
+        k if k == kind(CT_NEW) && created => EventKind::New,
+        k if k == kind(CT_NEW) => EventKind::Update,
+        k if k == kind(CT_DELETE) => EventKind::Destroy,
+        _ => return Ok(None),
+    };
+    Ok(parse::entry(message)?.map(|entry| Event::Entry(event, Box::new(entry))))
+}
+
 /// Subscription to NEW, UPDATE and DESTROY. Receiving never waits: poll the descriptor.
 ///
 /// The kernel makes events only for entries that were created while `nf_conntrack_events` was 1, or 2 and somebody
@@ -116,16 +135,7 @@ impl Events {
     /// # Errors
     /// The socket's error, or a message that is not understood.
     pub fn recv(&mut self) -> io::Result<Option<Event>> {
-        let next = self.0.next(|message| {
-            let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
-            let event = match message.kind {
-                k if k == kind(CT_NEW) && created => EventKind::New,
-                k if k == kind(CT_NEW) => EventKind::Update,
-                k if k == kind(CT_DELETE) => EventKind::Destroy,
-                _ => return Ok(None),
-            };
-            Ok(parse::entry(message)?.map(|entry| Event::Entry(event, Box::new(entry))))
-        })?;
+        let next = self.0.next(event)?;
         Ok(next.map(|next| next.unwrap_or(Event::Lost)))
     }
 }
