@@ -2,9 +2,9 @@
 
 use arbitrary::Unstructured;
 use ctwhy_core::hook::{Engine, Entered, Passage};
-use ctwhy_core::nat::iptables;
-use ctwhy_core::nat::rules::Network as Prefix;
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
+use ctwhy_core::rules::Network as Prefix;
+use ctwhy_core::rules::iptables;
 use ctwhy_core::sysctl::Sysctls;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
@@ -164,14 +164,14 @@ impl Run {
             }
             Op::Rules(text) => {
                 if let Ok(parsed) = iptables::parse(&text, L3::V4) {
-                    self.explained.nat4.clone_from(&parsed.nat);
-                    self.fast.nat4 = parsed.nat;
+                    self.explained.rules4.clone_from(&parsed.rules);
+                    self.fast.rules4 = parsed.rules;
                 }
             }
             Op::Rules6(text) => {
                 if let Ok(parsed) = iptables::parse(&text, L3::V6) {
-                    self.explained.nat6.clone_from(&parsed.nat);
-                    self.fast.nat6 = parsed.nat;
+                    self.explained.rules6.clone_from(&parsed.rules);
+                    self.fast.rules6 = parsed.rules;
                 }
             }
             Op::Sweep => {
@@ -238,8 +238,8 @@ fn network() -> Network {
             interface("wan", of("203.0.113.2", 24), of("2001:db8:113::2", 64)),
         ],
         routes: vec![
-            Route { l3num: L3::V4, to: of("0.0.0.0", 0), interface: 1 },
-            Route { l3num: L3::V6, to: of("::", 0), interface: 1 },
+            Route { l3num: L3::V4, to: of("0.0.0.0", 0), interface: 1, via: None },
+            Route { l3num: L3::V6, to: of("::", 0), interface: 1, via: None },
         ],
     }
 }

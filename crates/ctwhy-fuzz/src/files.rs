@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ctwhy_core::nat::iptables;
+use ctwhy_core::rules::{Table, iptables};
 use ctwhy_core::tuple::L3;
 use ctwhy_fixture::capture::Capture;
 use ctwhy_fixture::case::{Bytes, Recording, Spec, Tolerance, compare};
@@ -61,10 +61,13 @@ pub fn rules(data: &[u8]) {
     for l3num in [L3::V4, L3::V6] {
         match iptables::parse(text, l3num) {
             Ok(parsed) => {
-                let nat = parsed.nat.iter();
-                let chains = nat.flat_map(|nat| [&nat.prerouting, &nat.input, &nat.output, &nat.postrouting]);
-                for rule in chains.flat_map(|chain| &chain.rules) {
-                    assert!((1..=lines).contains(&(rule.line as usize)), "a rule stands in a line of the text");
+                let in_text = |line: u32| {
+                    assert!((1..=lines).contains(&(line as usize)), "a rule stands in a line of the text");
+                };
+                let rules = &parsed.rules;
+                lines_of(rules.nat.as_ref(), in_text);
+                for table in [&rules.raw, &rules.mangle, &rules.filter] {
+                    lines_of(table.as_ref(), in_text);
                 }
             }
             Err(error) => {
@@ -74,6 +77,16 @@ pub fn rules(data: &[u8]) {
                 );
                 assert!(!error.to_string().is_empty());
             }
+        }
+    }
+}
+
+/// Shows the line of each rule.
+fn lines_of<T>(table: Option<&Table<T>>, show: impl Fn(u32)) {
+    if let Some(table) = table {
+        let built_in = [&table.prerouting, &table.input, &table.forward, &table.output, &table.postrouting];
+        for rule in built_in.into_iter().chain(&table.own).flat_map(|chain| &chain.rules) {
+            show(rule.line);
         }
     }
 }

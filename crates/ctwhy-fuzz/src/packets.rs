@@ -3,8 +3,8 @@
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{Engine, Ruling};
-use ctwhy_core::nat::iptables;
 use ctwhy_core::packet::{Packet, Quoted};
+use ctwhy_core::rules::iptables;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Trace;
 use ctwhy_core::tuple::{Addr, L3, extract, proto};
@@ -92,8 +92,8 @@ const fn v6(last: u8) -> [u8; 16] {
 fn masquerading() -> Engine {
     let mut engine = Engine::new(0);
     let rules = |to: &str| format!("*nat\n-A POSTROUTING -j SNAT --to-source {to}\nCOMMIT\n");
-    engine.nat4 = iptables::parse(&rules("203.0.113.2"), L3::V4).unwrap().nat;
-    engine.nat6 = iptables::parse(&rules("2001:db8::22"), L3::V6).unwrap().nat;
+    engine.rules4 = iptables::parse(&rules("203.0.113.2"), L3::V4).unwrap().rules;
+    engine.rules6 = iptables::parse(&rules("2001:db8::22"), L3::V6).unwrap().rules;
     engine
 }
 
