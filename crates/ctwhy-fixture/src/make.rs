@@ -164,7 +164,7 @@ fn infer(sources: &BTreeMap<String, BTreeSet<IpAddr>>, options: &Options) -> Res
         None => prefix,
     };
     let mut interfaces: Vec<BoxInterface> =
-        sources.keys().map(|name| BoxInterface { name: name.clone(), addresses: Vec::new() }).collect();
+        sources.keys().map(|name| BoxInterface { name: name.clone(), ..BoxInterface::default() }).collect();
     let mut inferred = Vec::new();
     for (name, own) in &options.local {
         let Some(interface) = interfaces.iter_mut().find(|interface| interface.name == *name) else {
