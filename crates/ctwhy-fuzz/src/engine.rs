@@ -231,7 +231,8 @@ fn network() -> Network {
         |address: &str, prefix| Prefix { address: Addr::from(address.parse::<std::net::IpAddr>().unwrap()), prefix };
     let v4 = |network| InterfaceAddress { l3num: L3::V4, network };
     let v6 = |network| InterfaceAddress { l3num: L3::V6, network };
-    let interface = |name: &str, four, six| Interface { name: name.into(), addresses: vec![v4(four), v6(six)] };
+    let interface =
+        |name: &str, four, six| Interface { name: name.into(), addresses: vec![v4(four), v6(six)], mtu: Some(1_280) };
     Network {
         interfaces: vec![
             interface("lan", of("192.168.1.1", 24), of("fd00:1::1", 64)),
