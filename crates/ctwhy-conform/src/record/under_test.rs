@@ -6,7 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ctwhy_fixture::case::{Case, Spec};
+use ctwhy_fixture::case::{BoxInterface, Case, Spec};
 use ctwhy_linux::ctnetlink::Events;
 use ctwhy_linux::lab::{End, Lab, Node, Topology};
 use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
@@ -111,13 +111,16 @@ impl UnderTest {
         Ok(under_test)
     }
 
-    /// The kernel makes an IPv6 address its own a moment after it was asked to, and forwards packets to it until then.
+    /// The kernel makes an IPv6 address its own a moment after it was asked to, and forwards packets to it until then. An
+    /// interface with a smaller MTU than IPv6 wants has none.
     fn wait_for_addresses(&self, spec: &Spec) -> Result<(), RecordError> {
-        let own =
-            spec.interfaces.iter().flat_map(|interface| &interface.addresses).filter_map(|own| match own.address() {
-                IpAddr::V6(own) => Some(format!("{:032x} 80 ", own.to_bits())),
-                IpAddr::V4(_) => None,
-            });
+        const IPV6_MIN_MTU: u32 = 1280;
+        let speaks = |interface: &&BoxInterface| interface.mtu.is_none_or(|mtu| mtu >= IPV6_MIN_MTU);
+        let addresses = spec.interfaces.iter().filter(speaks).flat_map(|interface| &interface.addresses);
+        let own = addresses.filter_map(|own| match own.address() {
+            IpAddr::V6(own) => Some(format!("{:032x} 80 ", own.to_bits())),
+            IpAddr::V4(_) => None,
+        });
         let own: Vec<String> = own.collect();
         let deadline = Instant::now() + PATIENCE;
         loop {
