@@ -217,3 +217,89 @@ fn kernel_and_engine_side_by_side() {
     }
     assert!(open.is_empty(), "{xml}");
 }
+
+/// The engine is told other sysctls than the kernel was when it decided: they differ, and the exit code says so.
+#[test]
+fn a_difference_beside_the_kernel_ends_with_1() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let scratch = Scratch::new("differs");
+    let wrong = scratch.copy("wrong", "RELATED_REPLY", "ESTABLISHED");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if !release.starts_with("6.18.44") {
+        // What is wrong in the copy is what another kernel said.
+        return testing::skip(&"the recording that this changes is of another release");
+    }
+    let (code, out, complaint) = ctwhy(&["conform", "kernel", &wrong]);
+    assert_eq!(code, 1, "{out}{complaint}");
+    assert!(out.contains("\nDIFFERS  wrong "), "{out}");
+    let line = "recording beside the kernel now: packet 4: the kernel said ESTABLISHED, decided was RELATED_REPLY\n";
+    assert!(out.contains(line), "{out}");
+    assert!(out.ends_with("1 case: 0 agree, 1 differ, 0 failed\n"), "{out}");
+    let file = scratch.0.join("junit.xml");
+    assert_eq!(ctwhy(&["conform", "kernel", "--junit", file.to_str().unwrap(), &wrong]).0, 1);
+    let xml = fs::read_to_string(&file).unwrap();
+    assert!(xml.contains("tests=\"1\" failures=\"1\" errors=\"0\"") && xml.contains("<failure message="), "{xml}");
+}
+
+/// In a lab `/run` is another one: what is written there is gone.
+#[test]
+fn what_would_be_lost_is_refused() {
+    let scratch = Scratch::new("run");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    for arguments in [
+        &["fixture", "record", &good, "--output", "/run/ctwhy/absent"][..],
+        &["conform", "kernel", &good, "--junit", "/run/ctwhy.xml"],
+    ] {
+        let (code, out, complaint) = ctwhy(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{complaint}");
+        assert!(complaint.contains("a lab has a /run of its own"), "{complaint}");
+    }
+}
+
+/// Without its tools nothing is recorded, and nothing is wrong with the case: that is a skip, said aloud.
+#[test]
+fn a_missing_tool_skips() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let scratch = Scratch::new("tools");
+    let good = scratch.copy("good", "INVALID", "INVALID");
+    let hide = "for directory in /usr/sbin /sbin /usr/local/sbin; do \
+                  if [ -d \"$directory\" ]; then mount -t tmpfs none \"$directory\" || exit 9; fi; done; exec \"$@\"";
+    for arguments in [["fixture", "record"], ["conform", "kernel"]] {
+        let mut command = Command::new("unshare");
+        command.args(["-Urm", "sh", "-c", hide, "sh", env!("CARGO_BIN_EXE_ctwhy")]).args(arguments).arg(&good);
+        let output = command.env("PATH", "/usr/bin:/bin").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{said}");
+        assert!(said.contains("skipped, no lab can be built here: ") && said.contains("is not installed"), "{said}");
+    }
+}
+
+/// The format is for everybody: a reader of a page, in another language and without this code, finds in a case what is there.
+#[test]
+fn a_case_is_read_by_another_language() {
+    let found = Command::new("python3").args(["-c", "import tomllib"]).output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        return testing::skip(&"no python3 with tomllib");
+    }
+    let fixtures = fixture().parent().unwrap().to_owned();
+    let script = fixtures.join("../scripts/read_case.py");
+    let output = Command::new("python3").arg(&script).args(["--check"]).arg(&fixtures).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, complaint) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{out}{complaint}");
+    let folders = ctwhy_fixture::case::Case::find(&fixtures).unwrap();
+    let packets: usize =
+        folders.iter().map(|folder| ctwhy_fixture::case::Case::read(folder).unwrap().packets.len()).sum();
+    assert_eq!(out, format!("{} cases, {packets} packets\n", folders.len()));
+
+    let output = Command::new("python3").arg(&script).arg(fixture()).output().unwrap();
+    let out = text(output.stdout);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "The error goes to somebody who did not send the packet");
+    assert_eq!(lines[1], "1 lan 40 bytes: NEW, forwarded by wan (40 bytes)");
+    assert_eq!(lines[2], "2 wan 68 bytes: INVALID, delivered");
+}

@@ -112,6 +112,8 @@ fn write_tuple(line: &mut String, tuple: &Tuple, zone: &str) -> fmt::Result {
         }
         L4::Ports { sport, dport } => write!(line, "sport={sport} dport={dport} ")?,
         L4::Icmp { id, icmp_type, code } => write!(line, "type={icmp_type} code={code} id={id} ")?,
+        // The tool knows DCCP, of which kernels without a tracker for it have no ports.
+        L4::Generic if i32::from(tuple.proto) == libc::IPPROTO_DCCP => line.write_str("sport=0 dport=0 ")?,
         L4::Generic => {}
     }
     if let Some(number) = tuple.zone {

@@ -34,12 +34,15 @@ impl fmt::Display for WhyNot {
 
 impl std::error::Error for WhyNot {}
 
+/// What building a lab calls.
+const TOOLS: [&str; 5] = ["ip", "iptables", "ip6tables", "iptables-restore", "ip6tables-restore"];
+
 /// Can this user build a lab here? Tries it with a namespace that is gone again when this returns.
 ///
 /// # Errors
 /// What is missing, and what to do about it.
 pub fn probe() -> Result<(), WhyNot> {
-    for tool in ["ip", "iptables", "ip6tables"] {
+    for tool in TOOLS {
         program::find(tool).map_err(|missing| WhyNot(missing.to_string()))?;
     }
     if !std::path::Path::new("/proc/sys/net/ipv6").exists() {

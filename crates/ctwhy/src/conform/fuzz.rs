@@ -16,7 +16,7 @@ use ctwhy_fixture::case::Case;
 use serde::Serialize;
 
 use crate::failure::{Failure, complain};
-use crate::fixture::{DIFFERS, NO_LAB, enter};
+use crate::fixture::{DIFFERS, NO_LAB, enter, not_hidden};
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
@@ -100,6 +100,7 @@ pub(super) fn run(args: &FuzzArgs) -> Result<ExitCode, Failure> {
         disagreements: ENOUGH,
         engine_only: args.engine_sysctl.iter().cloned().collect::<BTreeMap<_, _>>(),
     };
+    not_hidden(&args.output)?;
     if !enter() {
         return Ok(ExitCode::from(NO_LAB));
     }

@@ -11,7 +11,7 @@ use ctwhy_conform::replay::{is_left_to_chance, replay};
 use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
 
 use crate::failure::Failure;
-use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, under};
+use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, not_hidden, under};
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
@@ -51,6 +51,7 @@ pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
     let folders = find(&args.cases)?;
     let cases: Vec<(String, Result<Case, String>)> =
         folders.iter().map(|folder| (name(folder), Case::read(folder).map_err(|error| error.to_string()))).collect();
+    args.junit.iter().try_for_each(|file| not_hidden(file))?;
     if !enter() {
         return Ok(ExitCode::from(NO_LAB));
     }
