@@ -323,7 +323,10 @@ impl Conntrack {
             *entry.pending |= Causes::PROTOINFO;
         }
         match outcome {
-            Outcome::Accept { timeout, assured } => {
+            Outcome::Accept { timeout, assured, resync } => {
+                if resync {
+                    *entry.pending |= Causes::PROTOINFO;
+                }
                 if !status.contains(Status::FIXED_TIMEOUT) {
                     *entry.expires = now.plus_secs(timeout);
                 }
@@ -404,12 +407,12 @@ fn icmp_packet<S: Sink>(
         _ => return Err(Reason::IcmpUnsolicited { tuple: *original }),
     };
     sink.step(|| Step::Timeout { rule: TimeoutRule::Icmp, seconds: timeout });
-    Ok(Outcome::Accept { timeout, assured: false })
+    Ok(Outcome::Accept { timeout, assured: false, resync: false })
 }
 
 /// A protocol without a tracker of its own (GENERIC-01).
 fn generic_packet<S: Sink>(cx: &Context<'_>, sink: &mut S) -> Outcome {
     let timeout = cx.sysctls.generic_timeout;
     sink.step(|| Step::Timeout { rule: TimeoutRule::Generic, seconds: timeout });
-    Outcome::Accept { timeout, assured: false }
+    Outcome::Accept { timeout, assured: false, resync: false }
 }

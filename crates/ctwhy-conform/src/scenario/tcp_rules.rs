@@ -72,6 +72,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "tcp-resync-in-handshake",
+        families: &Family::BOTH,
+        title: "SYN and SYN/ACK are sent again while the handshake goes on",
+        shows: "The SYN is ignored in SYN_RECV; the SYN/ACK behind it brings the entry in step though it was: the same \
+                state is told a second time.",
+        ids: &["TCP-IGN-02", "OBS-07"],
+        compose: |b| {
+            let open = Conn(50_000);
+            open.client(b, CLIENT, 0, SYN);
+            open.server(b, SERVER, C1, SYNACK);
+            open.client(b, CLIENT, 0, SYN);
+            open.server(b, SERVER, C1, SYNACK);
+            open.client(b, C1, S1, ACK);
+        },
+    },
+    Scenario {
         name: "tcp-challenge",
         families: &Family::BOTH,
         title: "A client that lost its connection begins again",

@@ -48,6 +48,9 @@ pub enum Outcome {
         timeout: u32,
         /// Set ASSURED.
         assured: bool,
+        /// There is news of the state even where it is the one from before: the packet brought an entry back in step
+        /// (TCP-IGN-02).
+        resync: bool,
     },
     /// Accepted, but neither counted nor refreshing the timeout.
     Ignore,
@@ -79,5 +82,5 @@ fn until_replied<S: Sink>(status: Status, (unreplied, replied): (u32, u32), sink
         (TimeoutRule::Unreplied, unreplied, false)
     };
     sink.step(|| Step::Timeout { rule, seconds: timeout });
-    Outcome::Accept { timeout, assured }
+    Outcome::Accept { timeout, assured, resync: false }
 }

@@ -52,5 +52,5 @@ pub fn packet<S: Sink>(status: Status, stream_from: Time, now: Time, cx: &Contex
         (TimeoutRule::Stream, cx.sysctls.udp_timeout_stream, !status.contains(Status::ASSURED))
     };
     sink.step(|| Step::Timeout { rule, seconds: timeout });
-    Outcome::Accept { timeout, assured }
+    Outcome::Accept { timeout, assured, resync: false }
 }

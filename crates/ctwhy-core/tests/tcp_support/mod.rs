@@ -228,7 +228,7 @@ impl Flow {
         let outcome = entry.tcp.packet(&seg, direction, entry.status, entry.timeout, cx, trace);
         let seen = if direction == Direction::Reply { Status::SEEN_REPLY } else { Status::default() };
         match outcome {
-            Outcome::Accept { timeout, assured } => {
+            Outcome::Accept { timeout, assured, .. } => {
                 entry.timeout = timeout;
                 entry.status |= seen | if assured { Status::ASSURED } else { Status::default() };
                 self.entry = Some(entry);

@@ -105,7 +105,7 @@ impl Sctp {
             Ok(Some(state)) => {
                 let seconds = state.timeout(cx.sysctls);
                 tell(sink, || SctpStep::Timeout { state, seconds });
-                Outcome::Accept { timeout: seconds, assured: false }
+                Outcome::Accept { timeout: seconds, assured: false, resync: false }
             }
         }
     }

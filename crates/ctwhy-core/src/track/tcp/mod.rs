@@ -234,11 +234,17 @@ impl Tcp {
             self.side_mut(direction).flags |= side_flag::CLOSE_INIT;
             tell(sink, || TcpStep::CloseInitiated { direction });
         }
-        self.accept(&case, old, sink)
+        self.accept(&case, (state, old), sink)
     }
 
     /// How long an accepted packet lets the entry live, and whether it becomes ASSURED (catalogue E.1, 8 to 10).
-    fn accept<S: Sink>(&self, case: &Case<'_, '_>, old: TcpState, sink: &mut S) -> Outcome {
+    /// `before` is the state that the entry had, `old` the one that the packet was taken to have found.
+    fn accept<S: Sink>(
+        &self,
+        case: &Case<'_, '_>,
+        (before, old): (TcpState, TcpState),
+        sink: &mut S,
+    ) -> Outcome {
         let Case { seg, index, status, sysctls, .. } = *case;
         let established = self.state == TcpState::Established;
         let (mut seconds, mut cause) = self.timeout(index, sysctls);
@@ -263,7 +269,7 @@ impl Tcp {
             tell(sink, || TcpStep::Assured);
         }
         tell(sink, || TcpStep::Timeout { seconds, cause });
-        Outcome::Accept { timeout: seconds, assured }
+        Outcome::Accept { timeout: seconds, assured, resync: old != before && old != self.state }
     }
 
     /// `nf_tcp_handle_invalid`: once both sides tried to end an assured connection with a FIN or RST outside the
