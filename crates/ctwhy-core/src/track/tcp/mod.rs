@@ -239,12 +239,7 @@ impl Tcp {
 
     /// How long an accepted packet lets the entry live, and whether it becomes ASSURED (catalogue E.1, 8 to 10).
     /// `before` is the state that the entry had, `old` the one that the packet was taken to have found.
-    fn accept<S: Sink>(
-        &self,
-        case: &Case<'_, '_>,
-        (before, old): (TcpState, TcpState),
-        sink: &mut S,
-    ) -> Outcome {
+    fn accept<S: Sink>(&self, case: &Case<'_, '_>, (before, old): (TcpState, TcpState), sink: &mut S) -> Outcome {
         let Case { seg, index, status, sysctls, .. } = *case;
         let established = self.state == TcpState::Established;
         let (mut seconds, mut cause) = self.timeout(index, sysctls);

@@ -1,0 +1,411 @@
+//! The ways of a packet: received, forwarded, delivered, sent by this host.
+
+use crate::confirm::{self, ConfirmDrop};
+use crate::conntrack::{Attached, Tracked};
+use crate::defrag::{self, Datagram, Gathered};
+use crate::direction::CtInfo;
+use crate::event::Causes;
+use crate::nat::manip::decrement_ttl;
+use crate::network::Destination;
+use crate::packet::{Packet, addresses};
+use crate::rules::TableName;
+use crate::rules::run::{Carried, Early};
+use crate::status::Status;
+use crate::table::ProtocolMut;
+use crate::template::Template;
+use crate::time::Time;
+use crate::trace::{FragmentStep, Sink, Step};
+use crate::tuple::proto;
+use alloc::boxed::Box;
+use core::mem;
+
+use super::seen::looked_at_early;
+use super::steps::left;
+use super::{DropCause, Egress, Engine, Entered, Hook, Passage, Resized, Ruling, Unseen, Way, not_tracked};
+
+impl Engine {
+    /// A packet arrives: PREROUTING to the end of its way. `buffer` holds what is at hand of its `wire_len` bytes from
+    /// the IP header on, and is rewritten in place.
+    ///
+    /// A fragment waits until its datagram is complete. The one that completes it gets the ruling about the datagram, which
+    /// holds its bytes, and the buffer stays as it is: see [`Ruling::arrived`], [`Engine::departed`] and
+    /// [`Engine::leaving`].
+    pub fn receive<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        wire_len: usize,
+        in_interface: Option<u16>,
+        now: Time,
+        sink: &mut S,
+    ) -> Ruling {
+        match self.enter(buffer, wire_len, in_interface, now, sink) {
+            Entered::Ended(ruling) => ruling,
+            Entered::OnItsWay(passage) => self.proceed(buffer, passage, now, sink),
+        }
+    }
+
+    /// The first half of [`Engine::receive`]: PREROUTING and routing. A packet that did not end there stands at
+    /// LOCAL_IN or FORWARD, where a queue may hold it; what happens to the table meanwhile it does not notice (NFQ-01).
+    pub fn enter<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        wire_len: usize,
+        in_interface: Option<u16>,
+        now: Time,
+        sink: &mut S,
+    ) -> Entered {
+        let from = (in_interface, now);
+        match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
+            Gathered::AsIs => self.enter_whole((buffer, wire_len), from, None, sink),
+            Gathered::Unseen(unseen) => Entered::Ended(Ruling::unseen(Hook::PreRouting, unseen)),
+            Gathered::Whole(mut datagram) => {
+                let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
+                let mut entered = self.enter_whole((&mut bytes, len), from, Some(datagram), sink);
+                if let Some(datagram) = entered.datagram() {
+                    datagram.bytes = bytes;
+                }
+                entered
+            }
+        }
+    }
+
+    /// The first hook of a packet: fragments wait there.
+    fn gather<S: Sink>(
+        &mut self,
+        (bytes, wire_len): (&[u8], usize),
+        hook: Hook,
+        (in_interface, now): (Option<u16>, Time),
+        sink: &mut S,
+    ) -> Gathered {
+        if !defrag::concerns(bytes) {
+            return Gathered::AsIs;
+        }
+        match Packet::parse(bytes, wire_len) {
+            Ok(packet) => self.defrag.gather(&packet, hook, in_interface, (now, &self.conntrack.sysctls), sink),
+            Err(error) => Gathered::Unseen(Unseen::Packet(error)),
+        }
+    }
+
+    fn enter_whole<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        (in_interface, now): (Option<u16>, Time),
+        datagram: Option<Box<Datagram>>,
+        sink: &mut S,
+    ) -> Entered {
+        let hook = Hook::PreRouting;
+        let packet = match Packet::parse(buffer, wire_len) {
+            Ok(packet) => packet,
+            Err(error) => return Entered::Ended(Ruling::unseen(hook, Unseen::Packet(error))),
+        };
+        if let Some(unseen) = not_tracked(&packet) {
+            return Entered::Ended(Ruling::unseen(hook, unseen));
+        }
+        let linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
+        let mut way = Way { linear, datagram, ..Way::new(&packet, in_interface, now) };
+        let mut tracked = match self.track(&packet, hook, None, &mut way, sink) {
+            Ok(tracked) => tracked,
+            Err(cause) => return Entered::Ended(Ruling::dropped_unseen(hook, cause)),
+        };
+        let buffer = way.bytes(buffer);
+        match self.arrives(buffer, &mut tracked, &mut way, sink) {
+            Ok(egress) => Entered::OnItsWay(Passage { tracked, way, egress }),
+            Err(cause) => Entered::Ended(self.ruling(hook, tracked, way, Err(cause), sink)),
+        }
+    }
+
+    /// The second half of [`Engine::receive`]: the last hooks, for the packet that [`Engine::enter`] left in `buffer`.
+    pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], passage: Passage, now: Time, sink: &mut S) -> Ruling {
+        let Passage { mut tracked, mut way, egress } = passage;
+        way.now = now;
+        let mut datagram = way.datagram.as_mut().map(|datagram| mem::take(&mut datagram.bytes));
+        let buffer = datagram.as_deref_mut().unwrap_or(way.bytes(buffer));
+        let ended = match egress {
+            Egress::Local => self.delivers(buffer, &mut tracked, &mut way, sink),
+            _ => self.forwards(buffer, &mut tracked, &mut way, sink),
+        };
+        if let (Some(own), Some(bytes)) = (&mut way.datagram, datagram) {
+            own.bytes = bytes;
+        }
+        self.ruling(Hook::PreRouting, tracked, way, ended.map(|()| egress), sink)
+    }
+
+    /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
+    /// ICMP error or a reset of a firewall: it then carries that packet's entry and is not looked up (ICMP-LOC-01).
+    ///
+    /// Fragments are gathered as in [`Engine::receive`], apart from received ones.
+    pub fn send<S: Sink>(&mut self, buffer: &mut [u8], trigger: Option<&Tracked>, now: Time, sink: &mut S) -> Ruling {
+        let hook = Hook::LocalOut;
+        let len = buffer.len();
+        match self.gather((buffer, len), hook, (None, now), sink) {
+            Gathered::AsIs => self.send_whole((buffer, len), trigger, None, now, sink),
+            Gathered::Unseen(unseen) => Ruling::unseen(hook, unseen),
+            Gathered::Whole(mut datagram) => {
+                let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
+                let mut ruling = self.send_whole((&mut bytes, len), trigger, Some(datagram), now, sink);
+                if let Some(datagram) = &mut ruling.datagram {
+                    datagram.bytes = bytes;
+                }
+                ruling
+            }
+        }
+    }
+
+    fn send_whole<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        trigger: Option<&Tracked>,
+        datagram: Option<Box<Datagram>>,
+        now: Time,
+        sink: &mut S,
+    ) -> Ruling {
+        let hook = Hook::LocalOut;
+        let packet = match Packet::parse(buffer, wire_len) {
+            Ok(packet) => packet,
+            Err(error) => return Ruling::unseen(hook, Unseen::Packet(error)),
+        };
+        if let Some(unseen) = not_tracked(&packet) {
+            return Ruling::unseen(hook, unseen);
+        }
+        let mut way = Way { datagram, ..Way::new(&packet, None, now) };
+        // The packet was routed before it came here; what nat destination makes of it is routed again.
+        way.out_interface = match self.network.route(way.l3num, packet.dst) {
+            Destination::Interface(out) => Some(out),
+            Destination::Local => {
+                self.network.interfaces.iter().zip(0..).find(|(i, _)| i.name == "lo").map(|(_, at)| at)
+            }
+            Destination::None => None,
+        };
+        let attached = self.answer(&packet, trigger, now);
+        let mut tracked = match self.track(&packet, hook, attached, &mut way, sink) {
+            Ok(tracked) => tracked,
+            Err(cause) => return Ruling::dropped_unseen(hook, cause),
+        };
+        let ended = self.leaves(buffer, &mut tracked, &mut way, sink);
+        self.ruling(hook, tracked, way, ended, sink)
+    }
+
+    /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
+    /// `nf_ct_set_closing` (ICMP-LOC-02).
+    pub(crate) fn answer(&mut self, packet: &Packet<'_>, trigger: Option<&Tracked>, now: Time) -> Option<Tracked> {
+        let tracked = confirm::attach(trigger?)?;
+        let seconds = self.conntrack.sysctls.tcp_timeout_close;
+        if packet.transport.is_ok_and(|transport| transport.protonum == proto::TCP)
+            && let Attached::Entry(id) = tracked.attached
+            && let Some(entry) = self.conntrack.table.get_mut(id)
+            && let ProtocolMut::Tcp(state) = entry.protocol
+            && state.set_closing()
+        {
+            *entry.pending |= Causes::PROTOINFO;
+            if !entry.status.contains(Status::FIXED_TIMEOUT) {
+                *entry.expires = now.plus_secs(seconds);
+            }
+        }
+        Some(tracked)
+    }
+
+    /// The raw table, then conntrack, which leaves a packet alone that carries an entry (CORE-HOOK-04).
+    pub(crate) fn track<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        hook: Hook,
+        attached: Option<Tracked>,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Tracked, DropCause> {
+        if let Some(mut tracked) = attached {
+            self.ask(TableName::Raw, hook, packet, Carried::Tracked(&mut tracked), way, sink)?;
+            sink.step(|| Step::Arrived { hook, bytes: packet.len });
+            sink.step(|| Step::AlreadyAttached);
+            sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
+            return Ok(tracked);
+        }
+        let mut early = Early::Nothing;
+        self.ask(TableName::Raw, hook, packet, Carried::Early(&mut early), way, sink)?;
+        let template = match early {
+            Early::Nothing => Template::default(),
+            Early::Template(ct) => ct.template(way.mark),
+            Early::Untracked => {
+                let ctinfo = CtInfo::Untracked;
+                sink.step(|| Step::Decided { ctinfo });
+                return Ok(Tracked { ctinfo, reason: None, attached: Attached::Untracked });
+            }
+        };
+        Ok(self.conntrack.track(packet, hook, template, way.now, sink))
+    }
+
+    /// PREROUTING behind conntrack, routing, and where that leads.
+    fn arrives<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Egress, DropCause> {
+        self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        let destination = self.destination(buffer, way, sink);
+        if self.network.is_unknown() {
+            return Ok(Egress::Forwarded(None));
+        }
+        match destination {
+            Destination::None => Err(DropCause::NoRoute),
+            Destination::Local => Ok(Egress::Local),
+            Destination::Interface(out) => {
+                if Packet::parse(buffer, way.len).is_ok_and(|packet| packet.ttl <= 1) {
+                    return Err(DropCause::TtlExceeded);
+                }
+                way.out_interface = Some(out);
+                way.outgoing(&self.network, buffer).may_be_forwarded()?;
+                if let Some(to) = decrement_ttl(buffer, way.l3num) {
+                    sink.step(|| Step::TtlDecremented { to });
+                }
+                Ok(Egress::Forwarded(Some(out)))
+            }
+        }
+    }
+
+    /// FORWARD, and on. Where no network is known packets just leave.
+    fn forwards<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if !self.network.is_unknown() {
+            self.consult(TableName::Mangle, Hook::Forward, buffer, tracked, way, sink)?;
+            self.consult(TableName::Filter, Hook::Forward, buffer, tracked, way, sink)?;
+        }
+        self.departs(buffer, tracked, way, sink)?;
+        self.cut(buffer, way, sink)
+    }
+
+    /// LOCAL_IN.
+    fn delivers<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::LocalIn, buffer, tracked, way, sink)?;
+        self.consult(TableName::Filter, Hook::LocalIn, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::LocalIn, way, sink)?;
+        self.confirm(buffer, tracked, way, sink)
+    }
+
+    /// LOCAL_OUT behind conntrack, and on.
+    fn leaves<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<Egress, DropCause> {
+        self.consult(TableName::Mangle, Hook::LocalOut, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::LocalOut, way, sink)?;
+        self.consult(TableName::Filter, Hook::LocalOut, buffer, tracked, way, sink)?;
+        match self.destination(buffer, way, sink) {
+            Destination::None => Err(DropCause::NoRoute),
+            Destination::Interface(out) => {
+                way.out_interface = Some(out);
+                self.departs(buffer, tracked, way, sink)?;
+                self.cut(buffer, way, sink)?;
+                Ok(Egress::Forwarded(Some(out)))
+            }
+            Destination::Local => {
+                self.departs(buffer, tracked, way, sink)?;
+                if !self.network.is_unknown() {
+                    self.loops_back(buffer, tracked, way, sink)?;
+                }
+                Ok(Egress::Local)
+            }
+        }
+    }
+
+    /// A packet of this host to itself arrives with what it carries (CORE-HOOK-04, ICMP-LOC-05). One that carries nothing
+    /// is tracked again.
+    fn loops_back<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        (way.in_interface, way.out_interface) = (way.out_interface, None);
+        if let Ok(packet) = Packet::parse(buffer, way.len) {
+            let carried = (!matches!(tracked.attached, Attached::None)).then(|| tracked.clone());
+            *tracked = self.track(&packet, Hook::PreRouting, carried, way, sink)?;
+        }
+        self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        self.delivers(buffer, tracked, way, sink)
+    }
+
+    /// POSTROUTING.
+    fn departs<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::PostRouting, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::PostRouting, way, sink)?;
+        self.confirm(buffer, tracked, way, sink)
+    }
+
+    /// Behind the last hook: the packet leaves in one piece or in fragments.
+    fn cut<S: Sink>(&mut self, buffer: &[u8], way: &mut Way, sink: &mut S) -> Result<(), DropCause> {
+        if let Some(Resized { from, to }) = way.resized {
+            // Whoever changes its length wants it in one piece.
+            (way.linear, way.len) = (from, to);
+        }
+        let packet = left(&self.spare, way.resized, buffer);
+        let cut = way.outgoing(&self.network, packet).cut(&mut self.ids)?;
+        if let Some(cut) = &cut {
+            let (fragments, as_received) = (cut.count(way.len), cut.is_as_received());
+            sink.step(|| Step::Fragment(FragmentStep::Cut { fragments, as_received }));
+        }
+        way.cut = cut;
+        Ok(())
+    }
+
+    /// Where a packet goes, its destination translated. Without any routes it just goes on.
+    fn destination<S: Sink>(&self, buffer: &[u8], way: &Way, sink: &mut S) -> Destination {
+        if self.network.is_unknown() {
+            return Destination::Local;
+        }
+        let Some((_, to)) = addresses(buffer, way.l3num) else { return Destination::None };
+        let destination = self.network.route(way.l3num, to);
+        match destination {
+            Destination::Local => sink.step(|| Step::RoutedLocal { to: to.ip(way.l3num) }),
+            Destination::Interface(interface) => sink.step(|| Step::RoutedTo { interface }),
+            Destination::None => {}
+        }
+        destination
+    }
+
+    /// `nf_confirm`: the helper, then `confirm`. What the helper began for a flow that is not confirmed is taken back.
+    pub(crate) fn conclude<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &Way,
+        sink: &mut S,
+        confirm: impl FnOnce(&mut Engine, &mut Tracked, &mut S) -> Result<(), ConfirmDrop>,
+    ) -> Result<Option<Resized>, DropCause> {
+        let assisted = self.assist(buffer, tracked, way, sink);
+        let begun = match &tracked.attached {
+            Attached::Unconfirmed(own) => own.flow.extension,
+            _ => None,
+        };
+        let concluded =
+            assisted.and_then(|resized| confirm(self, tracked, sink).map_err(DropCause::Confirm).map(|()| resized));
+        if let Some(begun) = begun {
+            self.conntrack.table.settle(begun);
+        }
+        concluded
+    }
+}

@@ -1,0 +1,107 @@
+//! A packet on its way, and what it carries.
+
+use crate::conntrack::Tracked;
+use crate::defrag::Datagram;
+use crate::network::Network;
+use crate::packet::Packet;
+use crate::refragment::{Cut, Outgoing};
+use crate::time::Time;
+use crate::tuple::L3;
+use alloc::boxed::Box;
+
+use super::{Egress, Resized, Ruling};
+
+/// What became of a packet in [`Engine::enter`].
+#[derive(Clone, Debug)]
+pub enum Entered {
+    /// It ended there.
+    Ended(Ruling),
+    /// It goes on, now or later.
+    OnItsWay(Passage),
+}
+
+impl Entered {
+    pub(super) fn datagram(&mut self) -> Option<&mut Datagram> {
+        match self {
+            Entered::Ended(ruling) => ruling.datagram.as_deref_mut(),
+            Entered::OnItsWay(passage) => passage.way.datagram.as_deref_mut(),
+        }
+    }
+}
+
+/// A packet behind routing and before its last hooks.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    pub(super) tracked: Tracked,
+    pub(super) way: Way,
+    pub(super) egress: Egress,
+}
+
+impl Passage {
+    /// What conntrack calls the packet.
+    #[must_use]
+    pub const fn tracked(&self) -> &Tracked {
+        &self.tracked
+    }
+
+    /// Where it will go if nothing stops it.
+    #[must_use]
+    pub const fn egress(&self) -> Egress {
+        self.egress
+    }
+}
+
+/// What a packet has on its way besides its bytes and its entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    pub(crate) in_interface: Option<u16>,
+    pub(crate) out_interface: Option<u16>,
+    pub(crate) now: Time,
+    pub(crate) l3num: L3,
+    pub(crate) len: usize,
+    /// The mark that rules gave it (`skb->mark`).
+    pub(crate) mark: u32,
+    /// What a helper made of its length.
+    pub(crate) resized: Option<Resized>,
+    /// How many bytes of it had to lie in one piece so far.
+    pub(super) linear: usize,
+    /// Where it came in fragments.
+    pub(super) datagram: Option<Box<Datagram>>,
+    /// How it leaves in fragments.
+    pub(super) cut: Option<Cut>,
+}
+
+impl Way {
+    pub(crate) const fn new(packet: &Packet<'_>, in_interface: Option<u16>, now: Time) -> Way {
+        Way {
+            in_interface,
+            out_interface: None,
+            now,
+            l3num: packet.l3num,
+            len: packet.len,
+            mark: 0,
+            resized: None,
+            linear: 0,
+            datagram: None,
+            cut: None,
+        }
+    }
+
+    pub(super) fn outgoing<'a>(&'a self, network: &Network, packet: &'a [u8]) -> Outgoing<'a> {
+        let interface = self.out_interface.and_then(|out| network.interface(out));
+        Outgoing {
+            bytes: packet,
+            len: self.len,
+            l3num: self.l3num,
+            mtu: interface.and_then(|interface| interface.mtu),
+            linear: self.linear,
+            geometry: self.datagram.as_ref().map(|datagram| &datagram.geometry),
+        }
+    }
+
+    /// The packet without what pads it.
+    pub(super) fn bytes<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
+        let end = self.len.min(buffer.len());
+        &mut buffer[..end]
+    }
+}

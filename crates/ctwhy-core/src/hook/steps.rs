@@ -1,0 +1,160 @@
+//! What the ways of a packet are made of: a chain that is asked, NAT, the last hook.
+
+use crate::confirm;
+use crate::conntrack::{Attached, Tracked};
+use crate::nat::hooks::{Surroundings, translate};
+use crate::packet::Packet;
+use crate::refragment::Leaving;
+use crate::rules::TableName;
+use crate::rules::run::{Carried, Scene, run};
+use crate::trace::{Sink, Step};
+use crate::tuple::L3;
+
+use super::{DropCause, Egress, Engine, Hook, Resized, Ruling, Verdict, Way};
+
+impl Engine {
+    /// A packet as it left: `buffer` is what [`Engine::receive`] or [`Engine::send`] rewrote when it gave `ruling`. A
+    /// packet that a helper made longer is not in there, because it has no room for it, and neither is a datagram that came
+    /// in fragments.
+    #[must_use]
+    pub fn departed<'a>(&'a self, ruling: &'a Ruling, buffer: &'a [u8]) -> &'a [u8] {
+        left(&self.spare, ruling.resized, ruling.datagram.as_ref().map_or(buffer, |datagram| &datagram.bytes))
+    }
+
+    /// The packets that leave by an interface in the place of one: none, itself as [`Engine::departed`] has it, or its
+    /// fragments.
+    #[must_use]
+    pub fn leaving<'a>(&'a self, ruling: &'a Ruling, buffer: &'a [u8]) -> Leaving<'a> {
+        let packet = self.departed(ruling, buffer);
+        let len = match (&ruling.datagram, ruling.resized) {
+            (Some(datagram), None) => datagram.len,
+            _ => packet.len(),
+        };
+        match (ruling.egress, Packet::parse(packet, len)) {
+            (Egress::Forwarded(_), Ok(view)) => Leaving::new(view.bytes, view.len, ruling.cut.as_ref()),
+            _ => Leaving::nothing(),
+        }
+    }
+
+    pub(super) fn confirm<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        let confirm = |engine: &mut Engine, tracked: &mut Tracked, sink: &mut S| {
+            confirm::confirm(tracked, &mut engine.conntrack.table, way.now, sink)
+        };
+        way.resized = self.conclude(buffer, tracked, way, sink, confirm)?;
+        Ok(())
+    }
+
+    /// A chain of mangle or filter, about a packet that is through conntrack.
+    pub(super) fn consult<S: Sink>(
+        &mut self,
+        table: TableName,
+        hook: Hook,
+        buffer: &[u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if self.rules(way.l3num).table(table).is_none() {
+            return Ok(());
+        }
+        let Ok(packet) = Packet::parse(buffer, way.len) else { return Ok(()) };
+        self.ask(table, hook, &packet, Carried::Tracked(tracked), way, sink)
+    }
+
+    /// A chain of raw, mangle or filter.
+    pub(super) fn ask<S: Sink>(
+        &mut self,
+        table: TableName,
+        hook: Hook,
+        packet: &Packet<'_>,
+        carried: Carried<'_>,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        let Engine { conntrack, rules4, rules6, network, .. } = self;
+        let rules = match way.l3num {
+            L3::V4 => rules4.table(table),
+            L3::V6 => rules6.table(table),
+        };
+        let Some(rules) = rules else { return Ok(()) };
+        let interfaces = (network.name(way.in_interface), network.name(way.out_interface));
+        let entries = &mut conntrack.table;
+        run(rules, packet, Scene { table, hook, interfaces, mark: &mut way.mark, carried, entries }, sink)
+    }
+
+    /// What became of a packet that conntrack has seen.
+    pub(super) fn ruling<S: Sink>(
+        &mut self,
+        hook: Hook,
+        tracked: Tracked,
+        way: Way,
+        ended: Result<Egress, DropCause>,
+        sink: &mut S,
+    ) -> Ruling {
+        let (verdict, egress) = match ended {
+            Ok(egress) => (Verdict::Accept, egress),
+            Err(cause) => {
+                self.vanish(&tracked.attached, sink);
+                (Verdict::Drop(cause), Egress::Nowhere)
+            }
+        };
+        let Tracked { ctinfo, reason, attached } = tracked;
+        let Way { resized, datagram, cut, .. } = way;
+        let resized = if ended.is_ok() { resized } else { None };
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized, datagram, cut }
+    }
+
+    /// An entry that is not in the table goes with its packet (NEW-02).
+    pub(crate) fn vanish<S: Sink>(&mut self, attached: &Attached, sink: &mut S) {
+        let Attached::Unconfirmed(own) = attached else { return };
+        sink.step(|| Step::EntryVanished);
+        if let Some(master) = &own.master {
+            self.conntrack.table.end_expected(&own.flow, master);
+        }
+    }
+
+    pub(super) fn nat<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        hook: Hook,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        let rules = match way.l3num {
+            L3::V4 => &self.rules4.nat,
+            L3::V6 => &self.rules6.nat,
+        };
+        if rules.is_none() {
+            return Ok(());
+        }
+        let mut around = Surroundings {
+            rules: rules.as_ref(),
+            network: &self.network,
+            in_interface: way.in_interface,
+            out_interface: way.out_interface,
+            mark: way.mark,
+            table: &mut self.conntrack.table,
+            random: &mut self.conntrack.random,
+            now: way.now,
+        };
+        let linear = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;
+        way.linear = way.linear.max(linear);
+        Ok(())
+    }
+}
+
+/// A packet as it is behind its helper: in `buffer`, or in `spare` when it has outgrown that.
+pub(super) fn left<'a>(spare: &'a [u8], resized: Option<Resized>, buffer: &'a [u8]) -> &'a [u8] {
+    match resized {
+        None => buffer,
+        Some(Resized { from, to }) if to > from => spare,
+        Some(Resized { to, .. }) => buffer.get(..to).unwrap_or(buffer),
+    }
+}
