@@ -6,7 +6,9 @@ mod common;
 use common::*;
 use ctwhy_core::checksum::{Sum, replaced};
 use ctwhy_core::hook::Egress;
+use ctwhy_core::mirror::KernelEntry;
 use ctwhy_core::nat::range::Range;
+use ctwhy_core::status::Status;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{Addr, L3, Tuple};
 use proptest::prelude::*;
@@ -124,5 +126,44 @@ proptest! {
             if six { bytes[7] = 0 } else { bytes[8] = 0; set16(bytes, 10, 0) }
         }
         prop_assert_eq!(quote, expected);
+    }
+
+    /// What a mirror does to its table leaves it in order as well, whatever the order.
+    #[test]
+    fn a_table_is_in_order_after_anything_done_to_it(
+        steps in prop::collection::vec((0..7, 1u16..6, 0u16..4, 0u32..40), 1..60)
+    ) {
+        let mut engine = nat_box(|_| masquerade(Range::default()));
+        engine.conntrack.sysctls.acct = true;
+        let mut now = Time(0);
+        for (kind, port, other, wait) in steps {
+            now = now.plus_secs(wait);
+            let known = engine.conntrack.table.iter().map(|(_, entry)| entry).nth(usize::from(port));
+            let (client, server) = if other % 2 == 0 { (CLIENT, SERVER) } else { (CLIENT6, SERVER6) };
+            match (kind, known) {
+                (0, _) => {
+                    receive_at(&mut engine, &udp(client, port, server, 53, b"question"), now);
+                }
+                (1, _) => {
+                    receive_at(&mut engine, &tcp_syn(client, port, server, 80), now);
+                }
+                (2, Some(mut entry)) => {
+                    // The kernel has chosen another port.
+                    entry.flow.tuples[1].dst_u = 1_024 + other;
+                    entry.flow.status |= Status::SRC_NAT | Status::SRC_NAT_DONE;
+                    engine.learn(&KernelEntry { flow: entry.flow, id: u32::from(port), timeout: wait }, now);
+                }
+                (3, Some(entry)) => {
+                    let number = (other == 0).then_some(entry.id);
+                    engine.forget(&entry.flow.tuples[0], entry.flow.zone, number, now);
+                }
+                (4, Some(entry)) => engine.mark(&entry.flow.tuples[0], entry.flow.zone, wait, now),
+                (5, Some(entry)) => {
+                    engine.restore(&entry, now);
+                }
+                _ => engine.conntrack.table.sweep(now, &mut ()),
+            }
+            prop_assert_eq!(engine.conntrack.table.audit(), Ok(()));
+        }
     }
 }
