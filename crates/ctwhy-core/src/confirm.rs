@@ -48,7 +48,9 @@ pub(crate) fn confirm<S: Sink>(
 /// `nf_ct_deliver_cached_events`: one event for everything since the last one.
 fn tell<S: Sink>(id: EntryId, table: &mut Table, now: Time, sink: &mut S) {
     let Some(causes) = table.get_mut(id).map(|entry| core::mem::take(entry.pending)) else { return };
-    if let Some(entry) = table.get(id).filter(|entry| entry.flow.tells(causes)) {
+    if !causes.is_empty()
+        && let Some(entry) = table.get(id).filter(|entry| entry.flow.tells(causes))
+    {
         sink.event(|| Event { causes, entry, at: now });
     }
 }

@@ -50,10 +50,14 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    fn invalid(reason: Reason) -> Tracked {
-        Tracked { ctinfo: CtInfo::Invalid, reason: Some(reason), attached: Attached::None }
+    /// A packet that conntrack has not seen yet looks INVALID.
+    pub(crate) const fn not_yet() -> Tracked {
+        Tracked { ctinfo: CtInfo::Invalid, reason: None, attached: Attached::None }
     }
 }
+
+/// What a packet is called and what is attached to it, where it is not INVALID. Less to carry than [`Tracked`].
+type Accepted = (CtInfo, Attached);
 
 /// Conntrack proper: the table and the knobs.
 #[derive(Clone, Debug, Default)]
@@ -78,12 +82,44 @@ impl Conntrack {
         now: Time,
         sink: &mut S,
     ) -> Tracked {
+        let mut tracked = Tracked::not_yet();
+        self.track_into(&mut tracked, packet, hook, template, now, sink);
+        tracked
+    }
+
+    /// [`Conntrack::track`], in the place of the packet's that it stays in.
+    pub(crate) fn track_into<S: Sink>(
+        &mut self,
+        tracked: &mut Tracked,
+        packet: &Packet<'_>,
+        hook: Hook,
+        template: Template,
+        now: Time,
+        sink: &mut S,
+    ) {
+        match self.judge(packet, hook, template, now, sink) {
+            Ok((ctinfo, attached)) => {
+                sink.step(|| Step::Decided { ctinfo });
+                (tracked.ctinfo, tracked.attached, tracked.reason) = (ctinfo, attached, None);
+            }
+            Err(reason) => *tracked = Tracked { reason: Some(reason), ..Tracked::not_yet() },
+        }
+    }
+
+    fn judge<S: Sink>(
+        &mut self,
+        packet: &Packet<'_>,
+        hook: Hook,
+        template: Template,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<Accepted, Reason> {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
         let transport = match packet.transport {
             Ok(transport) => transport,
             Err(cause) => {
                 self.table.counters.invalid += 1;
-                return Tracked::invalid(Reason::NoTransport(cause));
+                return Err(Reason::NoTransport(cause));
             }
         };
         let unchecked = match hook {
@@ -99,23 +135,18 @@ impl Conntrack {
         let verify_checksum = unchecked.is_none();
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
         let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink: &mut *sink };
-        let decided = match search.classify(transport) {
+        match search.classify(transport) {
             Ok(kind) => {
-                self.decide(kind, (packet, template), transport, verify_checksum, now, sink).inspect_err(|_| {
+                let decided = self.decide(kind, (packet, template), transport, verify_checksum, now, sink);
+                if decided.is_err() {
                     self.table.counters.invalid += 1;
-                })
+                }
+                decided
             }
             Err(reason) => {
                 self.table.counters.icmp_error += 1;
                 Err(reason)
             }
-        };
-        match decided {
-            Ok(tracked) => {
-                sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
-                tracked
-            }
-            Err(reason) => Tracked::invalid(reason),
         }
     }
 
@@ -127,17 +158,16 @@ impl Conntrack {
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
-    ) -> Result<Tracked, Reason> {
+    ) -> Result<Accepted, Reason> {
         match kind {
             IcmpKind::Query => {}
             IcmpKind::Untracked => {
                 let icmp_type = packet.bytes.get(transport.offset).copied().unwrap_or(0);
                 sink.step(|| Step::Exempt { icmp_type });
-                return Ok(Tracked { ctinfo: CtInfo::Untracked, reason: None, attached: Attached::Untracked });
+                return Ok((CtInfo::Untracked, Attached::Untracked));
             }
             IcmpKind::Related { id, direction } => {
-                let ctinfo = CtInfo::related(direction);
-                return Ok(Tracked { ctinfo, reason: None, attached: Attached::Entry(id) });
+                return Ok((CtInfo::related(direction), Attached::Entry(id)));
             }
         }
         let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
@@ -150,7 +180,7 @@ impl Conntrack {
                 None => return self.begin((packet, template), transport, tuple, verify_checksum, now, sink),
                 Some((id, direction)) => {
                     match self.continue_flow(packet, transport, (id, direction), verify_checksum, now, sink)? {
-                        Some(tracked) => return Ok(tracked),
+                        Some(accepted) => return Ok(accepted),
                         None => {
                             let old = self.table.delete(id, now, sink).map_or(0, |entry| entry.id);
                             sink.step(|| Step::Reopened { id: old });
@@ -170,7 +200,7 @@ impl Conntrack {
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
-    ) -> Result<Tracked, Reason> {
+    ) -> Result<Accepted, Reason> {
         let reply = tuple.invert().ok_or(Reason::NotInvertible { tuple })?;
         sink.step(|| Step::Created { reply });
         let mut flow = Flow {
@@ -239,7 +269,7 @@ impl Conntrack {
         };
         let ctinfo = if master.is_some() { CtInfo::Related } else { CtInfo::New };
         let attached = Attached::Unconfirmed(Box::new(Unconfirmed { flow, timeout, master }));
-        Ok(Tracked { ctinfo, reason: None, attached })
+        Ok((ctinfo, attached))
     }
 
     /// `nf_ct_find_expectation`, and what becomes of the flow that was expected (EXP-04, EXP-05).
@@ -273,7 +303,7 @@ impl Conntrack {
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
-    ) -> Result<Option<Tracked>, Reason> {
+    ) -> Result<Option<Accepted>, Reason> {
         let cx = Context { sysctls: &self.sysctls, verify_checksum };
         let query = match transport.protonum {
             proto::ICMP | proto::ICMPV6 => self.table.tuple(id, Direction::Original),
@@ -341,11 +371,7 @@ impl Conntrack {
             Outcome::Kill => {
                 entry.count(direction, packet.len);
                 sink.step(|| Step::Killed { id: number });
-                return Ok(self.kill(id, direction, now, sink).map(|attached| Tracked {
-                    ctinfo,
-                    reason: None,
-                    attached,
-                }));
+                return Ok(self.kill(id, direction, now, sink).map(|attached| (ctinfo, attached)));
             }
             Outcome::Reopen => return Ok(None),
             Outcome::Invalid { reason, lower_timeout } => {
@@ -363,7 +389,7 @@ impl Conntrack {
             *entry.pending |= Causes::REPLY;
             sink.step(|| Step::SeenReply);
         }
-        Ok(Some(Tracked { ctinfo, reason: None, attached: Attached::Entry(id) }))
+        Ok(Some((ctinfo, Attached::Entry(id))))
     }
 
     /// `nf_ct_kill_acct`: the packet keeps the entry that it ended, and nobody else finds it any more.

@@ -74,9 +74,13 @@ impl Engine {
         if let Some(unseen) = not_tracked(packet) {
             return Err(unseen);
         }
-        let mut way = Way::new(packet, None, now);
-        let attached = self.answer(packet, trigger, now);
-        self.track(packet, hook, attached, &mut way, sink).map_err(|cause| Unseen::Raw { line: cause.line() })
+        let mut way = Way::new(None, now);
+        way.of(packet);
+        let mut tracked = self.answer(packet, trigger, now);
+        match self.track(packet, hook, &mut tracked, &mut way, sink) {
+            Ok(()) => Ok(tracked),
+            Err(cause) => Err(Unseen::Raw { line: cause.line() }),
+        }
     }
 
     /// The rest of a packet's way, as the kernel took it: `buffer` holds the packet as it arrived and is rewritten to
@@ -103,7 +107,8 @@ impl Engine {
         };
         let (l3num, len, ttl) = (packet.l3num, packet.len, packet.ttl);
         self.adopt_binding(&mut tracked, learnt, now, sink);
-        let way = Way::new(&packet, None, now);
+        let mut way = Way::new(None, now);
+        way.of(&packet);
         if let Err(cause) = self.follow(buffer, &mut tracked, hook, &way, sink) {
             return ruling(tracked, Verdict::Drop(DropCause::Nat(cause)));
         }

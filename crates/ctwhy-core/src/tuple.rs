@@ -97,12 +97,18 @@ impl Hash for Tuple {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let u = u64::from(self.src_u) << 16 | u64::from(self.dst_u);
         state.write_u64(u << 16 | u64::from(self.protonum) << 8 | self.l3num as u64);
-        let [src, dst] = [self.src.0, self.dst.0].map(u128::from_le_bytes);
         match self.l3num {
-            L3::V4 => state.write_u64((src as u64) << 32 ^ dst as u64),
+            L3::V4 => {
+                // What was just written in four bytes is read in four bytes.
+                let word = |address: Addr| {
+                    let [a, b, c, d, ..] = address.0;
+                    u64::from(u32::from_le_bytes([a, b, c, d]))
+                };
+                state.write_u64(word(self.src) << 32 | word(self.dst));
+            }
             L3::V6 => {
-                state.write_u128(src);
-                state.write_u128(dst);
+                state.write_u128(u128::from_le_bytes(self.src.0));
+                state.write_u128(u128::from_le_bytes(self.dst.0));
             }
         }
     }

@@ -38,9 +38,10 @@ impl Engine {
         now: Time,
         sink: &mut S,
     ) -> Ruling {
-        match self.enter(buffer, wire_len, in_interface, now, sink) {
-            Entered::Ended(ruling) => ruling,
-            Entered::OnItsWay(passage) => self.proceed(buffer, passage, now, sink),
+        let mut passage = Passage::new(in_interface, now);
+        match self.begin((&mut *buffer, wire_len), &mut passage, sink) {
+            Ok(()) => self.finish(buffer, passage, sink),
+            Err(ended) => ended,
         }
     }
 
@@ -54,17 +55,37 @@ impl Engine {
         now: Time,
         sink: &mut S,
     ) -> Entered {
-        let from = (in_interface, now);
+        let mut passage = Passage::new(in_interface, now);
+        match self.begin((buffer, wire_len), &mut passage, sink) {
+            Ok(()) => Entered::OnItsWay(passage),
+            Err(ended) => Entered::Ended(ended),
+        }
+    }
+
+    /// PREROUTING and routing. What a packet carries is filled in where it stays, because moving it about costs more than
+    /// most of what is decided.
+    fn begin<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        passage: &mut Passage,
+        sink: &mut S,
+    ) -> Result<(), Ruling> {
+        let from = (passage.way.in_interface, passage.way.now);
         match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
-            Gathered::AsIs => self.enter_whole((buffer, wire_len), from, None, sink),
-            Gathered::Unseen(unseen) => Entered::Ended(Ruling::unseen(Hook::PreRouting, unseen)),
+            Gathered::AsIs => self.begin_whole((buffer, wire_len), passage, sink),
+            Gathered::Unseen(unseen) => Err(Ruling::unseen(Hook::PreRouting, unseen)),
             Gathered::Whole(mut datagram) => {
                 let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
-                let mut entered = self.enter_whole((&mut bytes, len), from, Some(datagram), sink);
-                if let Some(datagram) = entered.datagram() {
+                passage.way.datagram = Some(datagram);
+                let mut begun = self.begin_whole((&mut bytes, len), passage, sink);
+                let datagram = match &mut begun {
+                    Ok(()) => &mut passage.way.datagram,
+                    Err(ended) => &mut ended.datagram,
+                };
+                if let Some(datagram) = datagram {
                     datagram.bytes = bytes;
                 }
-                entered
+                begun
             }
         }
     }
@@ -86,48 +107,54 @@ impl Engine {
         }
     }
 
-    fn enter_whole<S: Sink>(
+    fn begin_whole<S: Sink>(
         &mut self,
         (buffer, wire_len): (&mut [u8], usize),
-        (in_interface, now): (Option<u16>, Time),
-        datagram: Option<Box<Datagram>>,
+        passage: &mut Passage,
         sink: &mut S,
-    ) -> Entered {
+    ) -> Result<(), Ruling> {
         let hook = Hook::PreRouting;
         let packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
-            Err(error) => return Entered::Ended(Ruling::unseen(hook, Unseen::Packet(error))),
+            Err(error) => return Err(Ruling::unseen(hook, Unseen::Packet(error))),
         };
         if let Some(unseen) = not_tracked(&packet) {
-            return Entered::Ended(Ruling::unseen(hook, unseen));
+            return Err(Ruling::unseen(hook, unseen));
         }
-        let linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
-        let mut way = Way { linear, datagram, ..Way::new(&packet, in_interface, now) };
-        let mut tracked = match self.track(&packet, hook, None, &mut way, sink) {
-            Ok(tracked) => tracked,
-            Err(cause) => return Entered::Ended(Ruling::dropped_unseen(hook, cause)),
-        };
-        let buffer = way.bytes(buffer);
-        match self.arrives(buffer, &mut tracked, &mut way, sink) {
-            Ok(egress) => Entered::OnItsWay(Passage { tracked, way, egress }),
-            Err(cause) => Entered::Ended(self.ruling(hook, tracked, way, Err(cause), sink)),
+        let Passage { tracked, way, egress } = passage;
+        way.of(&packet);
+        way.linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
+        if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
+            return Err(Ruling::dropped_unseen(hook, cause));
+        }
+        match self.arrives(way.bytes(buffer), tracked, way, sink) {
+            Ok(to) => {
+                *egress = to;
+                Ok(())
+            }
+            Err(cause) => Err(self.ruling(hook, mem::take(passage), Err(cause), sink)),
         }
     }
 
     /// The second half of [`Engine::receive`]: the last hooks, for the packet that [`Engine::enter`] left in `buffer`.
-    pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], passage: Passage, now: Time, sink: &mut S) -> Ruling {
-        let Passage { mut tracked, mut way, egress } = passage;
-        way.now = now;
+    pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], mut passage: Passage, now: Time, sink: &mut S) -> Ruling {
+        passage.way.now = now;
+        self.finish(buffer, passage, sink)
+    }
+
+    fn finish<S: Sink>(&mut self, buffer: &mut [u8], mut passage: Passage, sink: &mut S) -> Ruling {
+        let Passage { tracked, way, egress } = &mut passage;
         let mut datagram = way.datagram.as_mut().map(|datagram| mem::take(&mut datagram.bytes));
         let buffer = datagram.as_deref_mut().unwrap_or(way.bytes(buffer));
         let ended = match egress {
-            Egress::Local => self.delivers(buffer, &mut tracked, &mut way, sink),
-            _ => self.forwards(buffer, &mut tracked, &mut way, sink),
+            Egress::Local => self.delivers(buffer, tracked, way, sink),
+            _ => self.forwards(buffer, tracked, way, sink),
         };
         if let (Some(own), Some(bytes)) = (&mut way.datagram, datagram) {
             own.bytes = bytes;
         }
-        self.ruling(Hook::PreRouting, tracked, way, ended.map(|()| egress), sink)
+        let ended = ended.map(|()| *egress);
+        self.ruling(Hook::PreRouting, passage, ended, sink)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
@@ -167,7 +194,10 @@ impl Engine {
         if let Some(unseen) = not_tracked(&packet) {
             return Ruling::unseen(hook, unseen);
         }
-        let mut way = Way { datagram, ..Way::new(&packet, None, now) };
+        let mut passage = Passage::new(None, now);
+        let Passage { tracked, way, .. } = &mut passage;
+        way.of(&packet);
+        way.datagram = datagram;
         // The packet was routed before it came here; what nat destination makes of it is routed again.
         way.out_interface = match self.network.route(way.l3num, packet.dst) {
             Destination::Interface(out) => Some(out),
@@ -176,19 +206,18 @@ impl Engine {
             }
             Destination::None => None,
         };
-        let attached = self.answer(&packet, trigger, now);
-        let mut tracked = match self.track(&packet, hook, attached, &mut way, sink) {
-            Ok(tracked) => tracked,
-            Err(cause) => return Ruling::dropped_unseen(hook, cause),
-        };
-        let ended = self.leaves(buffer, &mut tracked, &mut way, sink);
-        self.ruling(hook, tracked, way, ended, sink)
+        *tracked = self.answer(&packet, trigger, now);
+        if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
+            return Ruling::dropped_unseen(hook, cause);
+        }
+        let ended = self.leaves(buffer, tracked, way, sink);
+        self.ruling(hook, passage, ended, sink)
     }
 
     /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
     /// `nf_ct_set_closing` (ICMP-LOC-02).
-    pub(crate) fn answer(&mut self, packet: &Packet<'_>, trigger: Option<&Tracked>, now: Time) -> Option<Tracked> {
-        let tracked = confirm::attach(trigger?)?;
+    pub(crate) fn answer(&mut self, packet: &Packet<'_>, trigger: Option<&Tracked>, now: Time) -> Tracked {
+        let Some(tracked) = trigger.and_then(confirm::attach) else { return Tracked::not_yet() };
         let seconds = self.conntrack.sysctls.tcp_timeout_close;
         if packet.transport.is_ok_and(|transport| transport.protonum == proto::TCP)
             && let Attached::Entry(id) = tracked.attached
@@ -201,7 +230,7 @@ impl Engine {
                 *entry.expires = now.plus_secs(seconds);
             }
         }
-        Some(tracked)
+        tracked
     }
 
     /// The raw table, then conntrack, which leaves a packet alone that carries an entry (CORE-HOOK-04).
@@ -209,16 +238,16 @@ impl Engine {
         &mut self,
         packet: &Packet<'_>,
         hook: Hook,
-        attached: Option<Tracked>,
+        tracked: &mut Tracked,
         way: &mut Way,
         sink: &mut S,
-    ) -> Result<Tracked, DropCause> {
-        if let Some(mut tracked) = attached {
-            self.ask(TableName::Raw, hook, packet, Carried::Tracked(&mut tracked), way, sink)?;
+    ) -> Result<(), DropCause> {
+        if !matches!(tracked.attached, Attached::None) {
+            self.ask(TableName::Raw, hook, packet, Carried::Tracked(tracked), way, sink)?;
             sink.step(|| Step::Arrived { hook, bytes: packet.len });
             sink.step(|| Step::AlreadyAttached);
             sink.step(|| Step::Decided { ctinfo: tracked.ctinfo });
-            return Ok(tracked);
+            return Ok(());
         }
         let mut early = Early::Nothing;
         self.ask(TableName::Raw, hook, packet, Carried::Early(&mut early), way, sink)?;
@@ -228,10 +257,12 @@ impl Engine {
             Early::Untracked => {
                 let ctinfo = CtInfo::Untracked;
                 sink.step(|| Step::Decided { ctinfo });
-                return Ok(Tracked { ctinfo, reason: None, attached: Attached::Untracked });
+                *tracked = Tracked { ctinfo, reason: None, attached: Attached::Untracked };
+                return Ok(());
             }
         };
-        Ok(self.conntrack.track(packet, hook, template, way.now, sink))
+        self.conntrack.track_into(tracked, packet, hook, template, way.now, sink);
+        Ok(())
     }
 
     /// PREROUTING behind conntrack, routing, and where that leads.
@@ -335,8 +366,7 @@ impl Engine {
     ) -> Result<(), DropCause> {
         (way.in_interface, way.out_interface) = (way.out_interface, None);
         if let Ok(packet) = Packet::parse(buffer, way.len) {
-            let carried = (!matches!(tracked.attached, Attached::None)).then(|| tracked.clone());
-            *tracked = self.track(&packet, Hook::PreRouting, carried, way, sink)?;
+            self.track(&packet, Hook::PreRouting, tracked, way, sink)?;
         }
         self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
         self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;

@@ -20,15 +20,6 @@ pub enum Entered {
     OnItsWay(Passage),
 }
 
-impl Entered {
-    pub(super) fn datagram(&mut self) -> Option<&mut Datagram> {
-        match self {
-            Entered::Ended(ruling) => ruling.datagram.as_deref_mut(),
-            Entered::OnItsWay(passage) => passage.way.datagram.as_deref_mut(),
-        }
-    }
-}
-
 /// A packet behind routing and before its last hooks.
 #[derive(Clone, Debug)]
 pub struct Passage {
@@ -37,7 +28,18 @@ pub struct Passage {
     pub(super) egress: Egress,
 }
 
+impl Default for Passage {
+    fn default() -> Passage {
+        Passage::new(None, Time(0))
+    }
+}
+
 impl Passage {
+    /// Of a packet that nobody has looked at yet.
+    pub(super) const fn new(in_interface: Option<u16>, now: Time) -> Passage {
+        Passage { tracked: Tracked::not_yet(), way: Way::new(in_interface, now), egress: Egress::Nowhere }
+    }
+
     /// What conntrack calls the packet.
     #[must_use]
     pub const fn tracked(&self) -> &Tracked {
@@ -72,19 +74,25 @@ pub(crate) struct Way {
 }
 
 impl Way {
-    pub(crate) const fn new(packet: &Packet<'_>, in_interface: Option<u16>, now: Time) -> Way {
+    pub(crate) const fn new(in_interface: Option<u16>, now: Time) -> Way {
         Way {
             in_interface,
             out_interface: None,
             now,
-            l3num: packet.l3num,
-            len: packet.len,
+            l3num: L3::V4,
+            len: 0,
             mark: 0,
             resized: None,
             linear: 0,
             datagram: None,
             cut: None,
         }
+    }
+
+    /// Is that of this packet from now on.
+    pub(crate) const fn of(&mut self, packet: &Packet<'_>) {
+        self.l3num = packet.l3num;
+        self.len = packet.len;
     }
 
     pub(super) fn outgoing<'a>(&'a self, network: &Network, packet: &'a [u8]) -> Outgoing<'a> {

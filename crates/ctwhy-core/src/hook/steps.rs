@@ -10,7 +10,7 @@ use crate::rules::run::{Carried, Scene, run};
 use crate::trace::{Sink, Step};
 use crate::tuple::L3;
 
-use super::{DropCause, Egress, Engine, Hook, Resized, Ruling, Verdict, Way};
+use super::{DropCause, Egress, Engine, Hook, Passage, Resized, Ruling, Verdict, Way};
 
 impl Engine {
     /// A packet as it left: `buffer` is what [`Engine::receive`] or [`Engine::send`] rewrote when it gave `ruling`. A
@@ -92,11 +92,11 @@ impl Engine {
     pub(super) fn ruling<S: Sink>(
         &mut self,
         hook: Hook,
-        tracked: Tracked,
-        way: Way,
+        passage: Passage,
         ended: Result<Egress, DropCause>,
         sink: &mut S,
     ) -> Ruling {
+        let Passage { tracked, way, .. } = passage;
         let (verdict, egress) = match ended {
             Ok(egress) => (Verdict::Accept, egress),
             Err(cause) => {
