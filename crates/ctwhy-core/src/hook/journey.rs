@@ -40,8 +40,8 @@ impl Engine {
     ) -> Ruling {
         let mut passage = Passage::new(in_interface, now);
         match self.begin((&mut *buffer, wire_len), &mut passage, sink) {
-            Ok(()) => self.finish(buffer, passage, sink),
-            Err(ended) => ended,
+            None => self.finish(buffer, passage, sink),
+            Some(ended) => ended,
         }
     }
 
@@ -57,30 +57,30 @@ impl Engine {
     ) -> Entered {
         let mut passage = Passage::new(in_interface, now);
         match self.begin((buffer, wire_len), &mut passage, sink) {
-            Ok(()) => Entered::OnItsWay(passage),
-            Err(ended) => Entered::Ended(ended),
+            None => Entered::OnItsWay(passage),
+            Some(ended) => Entered::Ended(ended),
         }
     }
 
-    /// PREROUTING and routing. What a packet carries is filled in where it stays, because moving it about costs more than
-    /// most of what is decided.
+    /// PREROUTING and routing; the ruling about a packet that ended there. What a packet carries is filled in where it
+    /// stays, because to move it about costs more than most decisions.
     fn begin<S: Sink>(
         &mut self,
         (buffer, wire_len): (&mut [u8], usize),
         passage: &mut Passage,
         sink: &mut S,
-    ) -> Result<(), Ruling> {
+    ) -> Option<Ruling> {
         let from = (passage.way.in_interface, passage.way.now);
         match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
             Gathered::AsIs => self.begin_whole((buffer, wire_len), passage, sink),
-            Gathered::Unseen(unseen) => Err(Ruling::unseen(Hook::PreRouting, unseen)),
+            Gathered::Unseen(unseen) => Some(Ruling::unseen(Hook::PreRouting, unseen)),
             Gathered::Whole(mut datagram) => {
                 let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
                 passage.way.datagram = Some(datagram);
                 let mut begun = self.begin_whole((&mut bytes, len), passage, sink);
                 let datagram = match &mut begun {
-                    Ok(()) => &mut passage.way.datagram,
-                    Err(ended) => &mut ended.datagram,
+                    None => &mut passage.way.datagram,
+                    Some(ended) => &mut ended.datagram,
                 };
                 if let Some(datagram) = datagram {
                     datagram.bytes = bytes;
@@ -112,27 +112,27 @@ impl Engine {
         (buffer, wire_len): (&mut [u8], usize),
         passage: &mut Passage,
         sink: &mut S,
-    ) -> Result<(), Ruling> {
+    ) -> Option<Ruling> {
         let hook = Hook::PreRouting;
         let packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
-            Err(error) => return Err(Ruling::unseen(hook, Unseen::Packet(error))),
+            Err(error) => return Some(Ruling::unseen(hook, Unseen::Packet(error))),
         };
         if let Some(unseen) = not_tracked(&packet) {
-            return Err(Ruling::unseen(hook, unseen));
+            return Some(Ruling::unseen(hook, unseen));
         }
         let Passage { tracked, way, egress } = passage;
         way.of(&packet);
         way.linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
         if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
-            return Err(Ruling::dropped_unseen(hook, cause));
+            return Some(Ruling::dropped_unseen(hook, cause));
         }
         match self.arrives(way.bytes(buffer), tracked, way, sink) {
             Ok(to) => {
                 *egress = to;
-                Ok(())
+                None
             }
-            Err(cause) => Err(self.ruling(hook, mem::take(passage), Err(cause), sink)),
+            Err(cause) => Some(self.ruling(hook, mem::take(passage), Err(cause), sink)),
         }
     }
 
