@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use crate::related::{IcmpKind, Search};
 use crate::status::Status;
 use crate::sysctl::Sysctls;
-use crate::table::{EntryId, ProtocolMut, Table};
+use crate::table::{EntryId, ProtocolMut, Table, TableFull};
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{Sink, Step, TimeoutRule, Unchecked};
@@ -59,6 +59,18 @@ impl Tracked {
 /// What a packet is called and what is attached to it, where it is not INVALID. Less to carry than [`Tracked`].
 type Accepted = (CtInfo, Attached);
 
+/// Why a packet gets no entry.
+enum Refusal {
+    Invalid(Reason),
+    Full(TableFull),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Refusal {
+        Refusal::Invalid(reason)
+    }
+}
+
 /// Conntrack proper: the table and the knobs.
 #[derive(Clone, Debug, Default)]
 pub struct Conntrack {
@@ -74,6 +86,9 @@ impl Conntrack {
     /// `nf_conntrack_in`: finds or creates the entry of a packet and asks the tracker.
     ///
     /// Fragments must have been reassembled. `template` is what the raw table said.
+    ///
+    /// # Errors
+    /// [`TableFull`] when a flow would begin and there is no room for it: the packet is dropped.
     pub fn track<S: Sink>(
         &mut self,
         packet: &Packet<'_>,
@@ -81,10 +96,10 @@ impl Conntrack {
         template: Template,
         now: Time,
         sink: &mut S,
-    ) -> Tracked {
+    ) -> Result<Tracked, TableFull> {
         let mut tracked = Tracked::not_yet();
-        self.track_into(&mut tracked, packet, hook, template, now, sink);
-        tracked
+        self.track_into(&mut tracked, packet, hook, template, now, sink)?;
+        Ok(tracked)
     }
 
     /// [`Conntrack::track`], in the place of the packet's that it stays in.
@@ -96,14 +111,16 @@ impl Conntrack {
         template: Template,
         now: Time,
         sink: &mut S,
-    ) {
+    ) -> Result<(), TableFull> {
         match self.judge(packet, hook, template, now, sink) {
             Ok((ctinfo, attached)) => {
                 sink.step(|| Step::Decided { ctinfo });
                 (tracked.ctinfo, tracked.attached, tracked.reason) = (ctinfo, attached, None);
             }
-            Err(reason) => *tracked = Tracked { reason: Some(reason), ..Tracked::not_yet() },
+            Err(Refusal::Invalid(reason)) => *tracked = Tracked { reason: Some(reason), ..Tracked::not_yet() },
+            Err(Refusal::Full(full)) => return Err(full),
         }
+        Ok(())
     }
 
     fn judge<S: Sink>(
@@ -113,13 +130,13 @@ impl Conntrack {
         template: Template,
         now: Time,
         sink: &mut S,
-    ) -> Result<Accepted, Reason> {
+    ) -> Result<Accepted, Refusal> {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
         let transport = match packet.transport {
             Ok(transport) => transport,
             Err(cause) => {
                 self.table.counters.invalid += 1;
-                return Err(Reason::NoTransport(cause));
+                return Err(Reason::NoTransport(cause).into());
             }
         };
         let unchecked = match hook {
@@ -138,14 +155,14 @@ impl Conntrack {
         match search.classify(transport) {
             Ok(kind) => {
                 let decided = self.decide(kind, (packet, template), transport, verify_checksum, now, sink);
-                if decided.is_err() {
+                if let Err(Refusal::Invalid(_)) = decided {
                     self.table.counters.invalid += 1;
                 }
                 decided
             }
             Err(reason) => {
                 self.table.counters.icmp_error += 1;
-                Err(reason)
+                Err(reason.into())
             }
         }
     }
@@ -158,7 +175,7 @@ impl Conntrack {
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
-    ) -> Result<Accepted, Reason> {
+    ) -> Result<Accepted, Refusal> {
         match kind {
             IcmpKind::Query => {}
             IcmpKind::Untracked => {
@@ -200,8 +217,10 @@ impl Conntrack {
         verify_checksum: bool,
         now: Time,
         sink: &mut S,
-    ) -> Result<Accepted, Reason> {
+    ) -> Result<Accepted, Refusal> {
         let reply = tuple.invert().ok_or(Reason::NotInvertible { tuple })?;
+        let limit = self.sysctls.table_limit;
+        self.table.make_room(limit, (&tuple, template.zone), now, sink).map_err(Refusal::Full)?;
         sink.step(|| Step::Created { reply });
         let mut flow = Flow {
             tuples: [tuple, reply],
@@ -264,7 +283,7 @@ impl Conntrack {
                 flow.count(Direction::Original, packet.len);
                 timeout
             }
-            Outcome::Invalid { reason, .. } => return Err(reason),
+            Outcome::Invalid { reason, .. } => return Err(reason.into()),
             Outcome::Ignore | Outcome::Kill | Outcome::Reopen => 0,
         };
         let ctinfo = if master.is_some() { CtInfo::Related } else { CtInfo::New };

@@ -14,6 +14,8 @@ pub struct Counters {
     pub insert_failed: u64,
     /// Packets that conntrack dropped.
     pub drop: u64,
+    /// Entries that went so that a full table had room for others.
+    pub early_drop: u64,
     /// ICMP and ICMPv6 messages that their error handler refused, among them errors about unknown flows.
     pub icmp_error: u64,
 }
@@ -21,13 +23,14 @@ pub struct Counters {
 impl Counters {
     /// Each counter by its name in `conntrack -S`, `clash_resolve` for `clashres`.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 6] {
+    pub const fn named(&self) -> [(&'static str, u64); 7] {
         [
             ("clash_resolve", self.clash_resolve),
             ("found", self.found),
             ("invalid", self.invalid),
             ("insert_failed", self.insert_failed),
             ("drop", self.drop),
+            ("early_drop", self.early_drop),
             ("icmp_error", self.icmp_error),
         ]
     }

@@ -79,7 +79,7 @@ impl Engine {
         let mut tracked = self.answer(packet, trigger, now);
         match self.track(packet, hook, &mut tracked, &mut way, sink) {
             Ok(()) => Ok(tracked),
-            Err(cause) => Err(Unseen::Raw { line: cause.line() }),
+            Err(cause) => Err(cause.unseen()),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The knobs of `net.netfilter.nf_conntrack_*` and `net.ipv4.ipfrag_*` that decide about packets, with the defaults of
 //! Linux 6.18.
 
+use core::num::NonZeroU32;
+
 /// Timeouts in seconds, switches and bytes, named as under `/proc/sys/net/netfilter` without `nf_conntrack_`, or as under
 /// `/proc/sys/net/ipv4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,9 @@ pub struct Sysctls {
     pub ipfrag_time: u32,
     pub ipfrag_high_thresh: u32,
     pub ipfrag_max_dist: u32,
+    /// How many entries there may be (`nf_conntrack_max`); `None` for as many as come. The kernel's default depends on
+    /// how much memory there is. One value is for the whole machine, so it has no name among those that are set by name.
+    pub table_limit: Option<NonZeroU32>,
 }
 
 impl Default for Sysctls {
@@ -83,6 +88,7 @@ impl Default for Sysctls {
             ipfrag_time: 30,
             ipfrag_high_thresh: 4 << 20,
             ipfrag_max_dist: 64,
+            table_limit: None,
         }
     }
 }

@@ -21,7 +21,7 @@ const NONE: Zone = Zone { id: 0, only: None };
 fn track(conntrack: &mut Conntrack, bytes: &[u8], zone: Zone) -> Tracked {
     let packet = Packet::parse(bytes, bytes.len()).unwrap();
     let template = Template { zone, ..Template::default() };
-    conntrack.track(&packet, Hook::PreRouting, template, Time(0), &mut ())
+    conntrack.track(&packet, Hook::PreRouting, template, Time(0), &mut ()).unwrap()
 }
 
 /// What a second packet is when the first one began a flow in `zone`.

@@ -474,3 +474,21 @@ fn a_reader_who_leaves_is_no_failure() {
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(2));
 }
+
+/// FULL-01: one that is not ASSURED goes, and one that is stays.
+#[test]
+fn a_limited_table_drops_flows_early_or_packets() {
+    let folder = folder("table-limit");
+    let mut packets = story();
+    packets.insert(0, (0, udp("10.0.0.9:9", "192.0.2.1:53", 20)));
+    packets.push((3004, udp("10.0.0.2:2000", "192.0.2.1:53", 20)));
+    let path = file(&folder, "story.pcapng", pcapng(Some("lan"), &packets));
+    let text = explain(&[&path, "-v", "--table-limit", "1"]).well();
+    assert!(text.contains("entry #1 (udp 10.0.0.9:9 -> 192.0.2.1:53) is deleted before its time"), "{text}");
+    assert!(text.contains("  NEW               udp 10.0.0.2:1000 > 192.0.2.1:53 #2"), "{text}");
+    let full = "the table is full, with 1 entries where 1 may be";
+    assert!(text.contains(full), "{text}");
+    assert!(text.contains("conntrack.table_full"), "{text}");
+    let unlimited = explain(&[&path, "-v"]).well();
+    assert!(!unlimited.contains("is full"), "{unlimited}");
+}

@@ -261,8 +261,7 @@ impl Engine {
                 return Ok(());
             }
         };
-        self.conntrack.track_into(tracked, packet, hook, template, way.now, sink);
-        Ok(())
+        self.conntrack.track_into(tracked, packet, hook, template, way.now, sink).map_err(DropCause::TableFull)
     }
 
     /// PREROUTING behind conntrack, routing, and where that leads.

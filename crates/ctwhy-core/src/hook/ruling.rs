@@ -12,7 +12,7 @@ use crate::refragment::Cut;
 use crate::rules::TableName;
 use crate::rules::target::Reject;
 use crate::seqadj::SeqDrop;
-use crate::table::EntryId;
+use crate::table::{EntryId, TableFull};
 use alloc::boxed::Box;
 
 use super::Hook;
@@ -59,6 +59,8 @@ pub enum DropCause {
     SeqAdjust(SeqDrop),
     /// Its entry could not be confirmed.
     Confirm(ConfirmDrop),
+    /// Its flow could not begin.
+    TableFull(TableFull),
 }
 
 impl DropCause {
@@ -87,6 +89,15 @@ impl DropCause {
             DropCause::Helper(cause) => cause.code(),
             DropCause::SeqAdjust(cause) => cause.code(),
             DropCause::Confirm(cause) => cause.code(),
+            DropCause::TableFull(full) => full.code(),
+        }
+    }
+
+    /// Of a packet that ended in the raw table or in conntrack, before it had a ctinfo.
+    pub(crate) const fn unseen(&self) -> Unseen {
+        match self {
+            DropCause::TableFull(full) => Unseen::TableFull(*full),
+            _ => Unseen::Raw { line: self.line() },
         }
     }
 }
@@ -107,6 +118,8 @@ pub enum Unseen {
         /// Line of the rule; `None` for the policy of the chain.
         line: Option<u32>,
     },
+    /// Conntrack saw it, but had no room for its flow, and dropped it (FULL-01).
+    TableFull(TableFull),
 }
 
 impl Unseen {
@@ -119,6 +132,7 @@ impl Unseen {
             Unseen::Refused(refused) => refused.cause.code(),
             Unseen::NotGathered(_) => "fragment.not_gathered",
             Unseen::Raw { .. } => "raw.rule",
+            Unseen::TableFull(full) => full.code(),
         }
     }
 }
@@ -194,9 +208,9 @@ impl Ruling {
         self.datagram.as_ref().map_or(packet, |datagram| datagram.arrived())
     }
 
-    /// A packet that the raw table dropped.
+    /// A packet that the raw table dropped, or conntrack itself.
     pub(super) fn dropped_unseen(hook: Hook, cause: DropCause) -> Ruling {
-        Ruling { verdict: Verdict::Drop(cause), ..Ruling::unseen(hook, Unseen::Raw { line: cause.line() }) }
+        Ruling { verdict: Verdict::Drop(cause), ..Ruling::unseen(hook, cause.unseen()) }
     }
 
     /// The packet as conntrack left it; `None` when conntrack did not see it. What this host sends in answer carries

@@ -10,6 +10,7 @@ use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
 use crate::nat::NatDrop;
 use crate::network::Network;
+use crate::table::TableFull;
 use crate::template::Template;
 use crate::trace::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
 use crate::zone::Zone;
@@ -79,6 +80,12 @@ impl Display for Step {
             Step::Hit { id, direction } => write!(f, "look-up: the {direction} tuple of entry #{id}"),
             Step::Created { reply } => {
                 write!(f, "look-up: not in the table, a flow begins; its answer would be {reply}")
+            }
+            Step::TableFull(full) => {
+                write!(f, "look-up: not in the table, and {full}: one that is not ASSURED has to go")
+            }
+            Step::EarlyDropped { id, original } => {
+                write!(f, "entry #{id} ({original}) is deleted before its time, because the table is full")
             }
             Step::Expected { master, helper } => write!(
                 f,
@@ -268,6 +275,9 @@ impl Display for DropCause {
             DropCause::Helper(cause) => cause.fmt(f),
             DropCause::SeqAdjust(cause) => cause.fmt(f),
             DropCause::Confirm(cause) => cause.fmt(f),
+            DropCause::TableFull(full) => {
+                write!(f, "{full}, and none near the new one may go: nf_conntrack: table full, dropping packet")
+            }
         }
     }
 }
@@ -336,11 +346,18 @@ impl Display for ConfirmDrop {
     }
 }
 
+impl Display for TableFull {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "the table is full, with {} entries where {} may be", self.count, self.limit)
+    }
+}
+
 impl Display for Unseen {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Unseen::Packet(error) => error.fmt(f),
             Unseen::Raw { .. } => f.write_str("the raw table is in front of conntrack, which did not see it"),
+            Unseen::TableFull(full) => write!(f, "{full}: conntrack gives the packet no entry and drops it"),
             Unseen::Fragment(waiting) => waiting.fmt(f),
             Unseen::Refused(refused) => refused.fmt(f),
             Unseen::NotGathered(fragment) => {

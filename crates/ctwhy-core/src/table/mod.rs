@@ -2,6 +2,7 @@
 
 mod audit;
 mod by_source;
+mod full;
 mod slab;
 mod stored;
 
@@ -26,6 +27,8 @@ use crate::zone::Zone;
 
 pub use audit::Unsound;
 use by_source::{BySource, Source};
+use full::Pressure;
+pub use full::TableFull;
 use slab::Blocks;
 use stored::{Aside, Stored};
 pub(crate) use stored::{EntryMut, ProtocolMut};
@@ -70,6 +73,8 @@ pub struct Table {
     by_source: BySource,
     /// Where the sweep for dead entries goes on (GC-01).
     sweep: usize,
+    /// What it does besides.
+    pressure: Option<Pressure>,
     /// What few of the entries have besides.
     pub extensions: Extensions,
     /// Entries to come.
@@ -108,9 +113,18 @@ impl Table {
             last_id: 0,
             by_source: BySource::new(),
             sweep: 0,
+            pressure: None,
             extensions: Extensions::new(),
             expectations: Expectations::new(),
-            counters: Counters { clash_resolve: 0, found: 0, invalid: 0, insert_failed: 0, drop: 0, icmp_error: 0 },
+            counters: Counters {
+                clash_resolve: 0,
+                found: 0,
+                invalid: 0,
+                insert_failed: 0,
+                drop: 0,
+                early_drop: 0,
+                icmp_error: 0,
+            },
         }
     }
 
@@ -435,6 +449,7 @@ impl Table {
             let index = if self.sweep < self.slots.len() { self.sweep } else { 0 };
             self.sweep = index + 1;
             self.delete_if_dead(index, now, sink);
+            self.relieve(index, now, sink);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::hook::Hook;
 use crate::nat::Manip;
 use crate::rules::TableName;
 use crate::rules::target::Reject;
+use crate::table::TableFull;
 use crate::template::Template;
 use crate::track::sctp::SctpStep;
 use crate::track::tcp::TcpStep;
@@ -102,6 +103,15 @@ pub enum Step {
     Created {
         /// The tuple of the answer.
         reply: Tuple,
+    },
+    /// The tuple is not in the table either, but no more entries may be added: others have to go.
+    TableFull(TableFull),
+    /// An entry went early, because the table is full or nearly so.
+    EarlyDropped {
+        /// Its number.
+        id: u32,
+        /// Its original tuple.
+        original: Tuple,
     },
     /// The flow was expected.
     Expected {
@@ -419,6 +429,8 @@ impl Step {
             Step::Exempt { .. } => "exempt",
             Step::TupleRead { .. } => "tuple_read",
             Step::Hit { .. } => "hit",
+            Step::TableFull(_) => "table_full",
+            Step::EarlyDropped { .. } => "early_dropped",
             Step::Created { .. } => "created",
             Step::Expected { .. } => "expected",
             Step::Helper(_) => "helper",

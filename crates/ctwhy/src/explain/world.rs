@@ -1,5 +1,6 @@
 //! The host that the packets of a capture meet: its routes, addresses, rules and sysctls, from the command line.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -46,6 +47,9 @@ pub(crate) struct World {
     /// A sysctl of conntrack, such as nf_conntrack_tcp_loose=0
     #[arg(long = "sysctl", value_name = "KEY=VALUE", value_parser = key_value)]
     sysctls: Vec<(String, String)>,
+    /// How many entries there may be, as nf_conntrack_max; beyond that others go early or packets are dropped
+    #[arg(long, value_name = "N")]
+    table_limit: Option<NonZeroU32>,
     /// Do not verify checksums, as nf_conntrack_checksum=0
     #[arg(long)]
     no_checksum: bool,
@@ -165,6 +169,7 @@ impl World {
             set.map_err(|_| Failure::usage(format!("--sysctl {key}={value} is not understood")))?;
         }
         sysctls.checksum &= !self.no_checksum;
+        sysctls.table_limit = self.table_limit;
         Ok(host)
     }
 
