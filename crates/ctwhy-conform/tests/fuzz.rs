@@ -36,6 +36,15 @@ fn decisions(suite: Suite) -> &'static [&'static str] {
         }
         Suite::GreRest => &["tuple.gre_payload", "udplite.short", "unseen"],
         Suite::NatV4 | Suite::NatV6 => &["tcp.seq_over_upper_bound", "udp.checksum", "sctp.tag"],
+        Suite::Fragments => &[
+            "fragment.incomplete",
+            "fragment.overlap",
+            "fragment.duplicate",
+            "fragment.ecn",
+            "fragment.past_end",
+            "fragment.last_differs",
+            "fragment.empty",
+        ],
         _ => &[],
     }
 }

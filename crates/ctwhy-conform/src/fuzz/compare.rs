@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Instant;
 
 use ctwhy_core::direction::CtInfo;
+use ctwhy_core::packet::find_fragment_header;
 use ctwhy_core::tuple::proto;
 use ctwhy_fixture::case::Bytes;
 use ctwhy_linux::ctnetlink::{Entry, format_extended, status};
@@ -21,7 +23,7 @@ pub enum Difference {
         kernel: Option<CtInfo>,
         /// What the engine called it.
         engine: Option<CtInfo>,
-        /// The engine's reason where it says INVALID.
+        /// The engine's reason where it says INVALID, or does not let conntrack see a fragment.
         reason: Option<&'static str>,
     },
     /// Something else left.
@@ -29,7 +31,7 @@ pub enum Difference {
         /// Interface and bytes.
         kernel: Vec<(&'static str, Vec<u8>)>,
         /// Interface and bytes.
-        engine: Option<(&'static str, Vec<u8>)>,
+        engine: Vec<(&'static str, Vec<u8>)>,
     },
     /// An entry of the table, as `conntrack -L -o extended` prints it; `None` where there is none.
     Entry {
@@ -50,10 +52,11 @@ impl fmt::Display for Difference {
             }
             Difference::Left { kernel, engine } => {
                 let packet = |(port, bytes): &(&str, Vec<u8>)| format!("{port} {}", Bytes::from(&bytes[..]));
-                let left: Vec<String> = kernel.iter().map(packet).collect();
-                let engine = engine.as_ref().map_or("nothing".to_owned(), packet);
-                let kernel = if left.is_empty() { "nothing".to_owned() } else { left.join(" and ") };
-                write!(f, "the kernel let out {kernel}, the engine {engine}")
+                let all = |left: &[(&str, Vec<u8>)]| match left {
+                    [] => "nothing".to_owned(),
+                    left => left.iter().map(packet).collect::<Vec<_>>().join(" and "),
+                };
+                write!(f, "the kernel let out {}, the engine {}", all(kernel), all(engine))
             }
             Difference::Entry { kernel, engine } => {
                 let line = |line: &Option<String>| line.clone().unwrap_or_else(|| "no entry".to_owned());
@@ -77,21 +80,55 @@ pub(crate) fn packets(window: &Window, seen: &Seen, bytes_count: bool) -> Option
         let expected = &item.expected;
         if expected.ctinfo != *kernel {
             let (kernel, engine, reason) = (*kernel, expected.ctinfo, expected.reason);
+            // Which fragment completed for the kernel what is none for the engine is not known.
+            let waits = item.expected.reason.is_some() && engine.is_none();
+            let place = if waits { window.items.len() - 1 } else { place };
             return Some((place, Difference::CtInfo { kernel, engine, reason }));
         }
         let is_asked = window.asks && place + 1 == window.items.len();
         if !bytes_count || is_asked {
             continue;
         }
-        let engine = expected.left.as_ref().map(|(port, range)| (port.name(), window.get(range)));
+        let engine = expected.left.iter().map(|(port, range)| (port.name(), window.get(range)));
         let kernel = of_packet.get(&place).map(Vec::as_slice).unwrap_or_default();
-        if engine.as_slice() != kernel {
-            let owned = |&(port, bytes): &(&'static str, &[u8])| (port, bytes.to_vec());
-            let (kernel, engine) = (kernel.iter().map(owned).collect(), engine.as_ref().map(owned));
+        if !same_left(engine.clone(), kernel) {
+            let owned = |(port, bytes): (&'static str, &[u8])| (port, bytes.to_vec());
+            let (kernel, engine) = (kernel.iter().copied().map(owned).collect(), engine.map(owned).collect());
             return Some((place, Difference::Left { kernel, engine }));
         }
     }
-    None
+    // A datagram that only the kernel put together; which fragment completed it is not known.
+    let stray = seen.strays.first().zip(window.items.len().checked_sub(1));
+    stray.map(|(kernel, last)| (last, Difference::CtInfo { kernel: Some(*kernel), engine: None, reason: None }))
+}
+
+/// Is what left the same? The identification of the fragments that a box makes of an IPv6 packet is the kernel's to draw,
+/// one for all of them.
+fn same_left<'a>(
+    engine: impl ExactSizeIterator<Item = (&'static str, &'a [u8])>,
+    kernel: &[(&'static str, &[u8])],
+) -> bool {
+    let mut drawn = None;
+    engine.len() == kernel.len()
+        && engine.zip(kernel).all(|((port, ours), (by, theirs))| {
+            port == *by
+                && match identification(theirs) {
+                    None => ours == *theirs,
+                    Some(place) => {
+                        let (before, behind) = (..place.start, place.end..);
+                        let own = theirs.get(place);
+                        own == *drawn.get_or_insert(own)
+                            && ours.get(before) == theirs.get(before)
+                            && ours.get(behind.clone()) == theirs.get(behind)
+                    }
+                }
+        })
+}
+
+/// Where the identification of an IPv6 fragment is.
+fn identification(packet: &[u8]) -> Option<Range<usize>> {
+    let at = if packet.first()? >> 4 == 6 { find_fragment_header(packet)?.1 } else { return None };
+    Some(at + 4..at + 8)
 }
 
 /// An entry that the engine has.

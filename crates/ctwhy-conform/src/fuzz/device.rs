@@ -6,14 +6,16 @@
 //! does all of that in order. Behind each window of packets goes a marker; when it is back, so is everything before it,
 //! and what is still missing did not get there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use ctwhy_core::direction::CtInfo;
-use ctwhy_fixture::case::Spec;
+use ctwhy_core::packet::Packet;
+use ctwhy_core::tuple::L3;
+use ctwhy_fixture::case::{BoxInterface, Spec};
 use ctwhy_linux::burst::{Catcher, Marked, Sender, interface_index};
 use ctwhy_linux::ctnetlink::{self, Entry};
 use ctwhy_linux::lab::{End, Lab, Topology};
@@ -22,8 +24,8 @@ use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::wire::HardwareAddress;
 use ctwhy_linux::{program, sysctl};
 
-use super::window::{ETHERNET, Port, Window};
-use crate::compose::{Body, Ip};
+use super::window::{ETHERNET, Name, Port, Window};
+use crate::compose::{Body, Ip, Piece};
 use crate::record::{RecordError, box_node, stay_on_this_cpu};
 
 /// The node under test.
@@ -107,7 +109,10 @@ impl Device {
             program::run(lab.command(BOX, program)?.args(arguments), input).map(drop)
         };
         // Nobody answers for the neighbours, so nobody is asked.
-        let silent: String = Port::BOTH.iter().map(|port| format!("link set {} arp off\n", port.name())).collect();
+        let mut silent: String = Port::BOTH.iter().map(|port| format!("link set {} arp off\n", port.name())).collect();
+        for BoxInterface { name, mtu, .. } in &spec.interfaces {
+            silent.extend(mtu.map(|mtu| format!("link set {name} mtu {mtu}\n")));
+        }
         run("ip", &silent, &["-batch", "-"]).map_err(RecordError::kernel("silencing the interfaces of the box"))?;
         run("nft", &ruleset(), &["-f", "-"]).map_err(RecordError::kernel("loading the observing rules"))?;
         let address = |port: Port| lab.wire(BOX, port.name()).map(|wire| wire.hardware_address());
@@ -144,6 +149,8 @@ impl Device {
 pub(crate) struct Seen {
     /// What conntrack called each packet; `None` when it did not see it.
     pub(crate) ctinfo: Vec<Option<CtInfo>>,
+    /// What conntrack called datagrams which the engine did not put together.
+    pub(crate) strays: Vec<CtInfo>,
     /// What left, in order: the packet's place, where, and its bytes in `bytes`.
     pub(crate) left: Vec<(usize, Port, std::ops::Range<usize>)>,
     bytes: Vec<u8>,
@@ -172,6 +179,53 @@ pub(crate) struct Kernel {
     /// The settings that were written last.
     sysctls: BTreeMap<String, String>,
     turn: u32,
+    /// The first turn of the episode.
+    first: u32,
+    /// Frames that end the datagrams of which fragments were sent, with the far ends that they go in by.
+    enders: BTreeSet<(u32, Vec<u8>)>,
+}
+
+/// The bits of a number that tell the turn.
+const TURNS: u32 = u32::MAX >> (PLACE_BITS + CODE_BITS);
+
+/// What each packet of a window is known by.
+struct Known<'a> {
+    window: u32,
+    /// The turn of window 0.
+    first: u32,
+    packets: usize,
+    /// Where a datagram was completed, by the fragment that it begins with.
+    whole: &'a HashMap<Name, usize>,
+}
+
+impl Known<'_> {
+    /// The packet with this mark; `None` where there is none.
+    fn name(&self, mark: u32) -> Option<Name> {
+        let place = (mark >> CODE_BITS & ((1 << PLACE_BITS) - 1)).checked_sub(1)? as usize;
+        let window = (mark >> (PLACE_BITS + CODE_BITS)).wrapping_sub(self.first) & TURNS;
+        (window <= self.window).then_some(Name { window, place })
+    }
+
+    /// The place of what has this mark: in this window a packet, or one that completed a datagram.
+    fn place(&self, name: Name) -> Option<usize> {
+        let here = || (name.window == self.window && name.place <= self.packets).then_some(name.place);
+        self.whole.get(&name).copied().or_else(here)
+    }
+}
+
+/// For a fragment a frame that ends its datagram, whatever is there of it: for IPv4 an empty one, for IPv6 one that has
+/// more to follow but not a multiple of eight bytes.
+fn ender(frame: &[u8]) -> Option<Vec<u8>> {
+    let (link, bytes) = frame.split_at_checked(ETHERNET)?;
+    let packet = Packet::parse(bytes, bytes.len()).ok()?;
+    let fragment = packet.fragment?;
+    let (src, dst) = (packet.src.ip(packet.l3num), packet.dst.ip(packet.l3num));
+    let ip = Ip::between(src, dst);
+    let packet = match packet.l3num {
+        L3::V4 => Ip { id: fragment.id as u16, fragment: 0x1fff, ..ip }.packet(Body::new(*bytes.get(9)?, [])),
+        L3::V6 => Piece { more: true, ..Piece::last(fragment.id, 0..1) }.packet(&ip, &Body::new(253, [0])),
+    };
+    Some([link, &packet].concat())
 }
 
 impl Kernel {
@@ -196,6 +250,8 @@ impl Kernel {
                 marker,
                 sysctls: BTreeMap::new(),
                 turn: 0,
+                first: 0,
+                enders: BTreeSet::new(),
             })
         };
         open().map_err(RecordError::kernel("listening to the box"))
@@ -203,6 +259,7 @@ impl Kernel {
 
     /// Empties the table and sets the settings of conntrack.
     pub(crate) fn begin(&mut self, sysctls: &BTreeMap<String, String>) -> Result<(), RecordError> {
+        self.forget_fragments()?;
         ctnetlink::flush().map_err(RecordError::kernel("emptying the table"))?;
         for (name, value) in sysctls {
             if self.sysctls.get(name) != Some(value) {
@@ -210,7 +267,23 @@ impl Kernel {
                 self.sysctls.insert(name.clone(), value.clone());
             }
         }
+        self.first = self.turn.wrapping_add(1);
         Ok(())
+    }
+
+    /// Ends all datagrams that are not complete. They outlive the table.
+    fn forget_fragments(&mut self) -> Result<(), RecordError> {
+        let enders = std::mem::take(&mut self.enders);
+        if enders.is_empty() {
+            return Ok(());
+        }
+        for batch in Vec::from_iter(&enders).chunks(BATCH) {
+            // Nobody asks what conntrack says about what has no number.
+            let frames: Vec<Marked<'_>> =
+                batch.iter().map(|(interface, bytes)| Marked { mark: 0, interface: *interface, bytes }).collect();
+            self.sender.send(&frames).map_err(RecordError::kernel("ending datagrams of the box"))?;
+        }
+        self.run(&Window::default(), &mut Seen::default())
     }
 
     /// The whole table.
@@ -220,13 +293,19 @@ impl Kernel {
 
     /// Sends the packets of a window and waits for what becomes of them.
     pub(crate) fn run(&mut self, window: &Window, seen: &mut Seen) -> Result<(), RecordError> {
-        self.turn = self.turn.wrapping_add(1);
+        self.turn = self.turn.wrapping_add(1) & TURNS;
         let turn = self.turn << (PLACE_BITS + CODE_BITS);
         let mark = |place: usize| turn | (place as u32 + 1) << CODE_BITS;
         seen.ctinfo.clear();
         seen.ctinfo.resize(window.items.len(), None);
+        seen.strays.clear();
         seen.left.clear();
         seen.bytes.clear();
+        let place = window.items.len();
+        let whole =
+            window.items.iter().zip(0..).filter_map(|(item, place)| Some((item.expected.first?, place))).collect();
+        let first = self.turn.wrapping_sub(window.number);
+        let known = Known { window: window.number, first, packets: place, whole: &whole };
         let mut back = [false, self.catchers.is_empty()];
         let mut frames = Vec::with_capacity(BATCH);
         for (batch, first) in window.items.chunks(BATCH).zip((0..).step_by(BATCH)) {
@@ -236,15 +315,15 @@ impl Kernel {
                 interface: self.far[item.port.index()],
                 bytes: window.get(&item.frame),
             }));
+            self.enders.extend(frames.iter().filter_map(|frame| Some((frame.interface, ender(frame.bytes)?))));
             self.sender.send(&frames).map_err(RecordError::kernel("sending packets into the box"))?;
-            self.read(turn, window.items.len(), seen, &mut back)?;
+            self.read(&known, seen, &mut back)?;
         }
-        let place = window.items.len();
         let marker = Marked { mark: mark(place), interface: self.far[Port::Lan.index()], bytes: &self.marker };
         self.sender.send(&[marker]).map_err(RecordError::kernel("sending a marker"))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.read(turn, place, seen, &mut back)?;
+            self.read(&known, seen, &mut back)?;
             if back == [true; 2] {
                 return Ok(());
             }
@@ -259,27 +338,30 @@ impl Kernel {
     }
 
     /// Reads what there is. `back` tells where the marker was seen: in the log, at the far end.
-    fn read(&mut self, turn: u32, marker: usize, seen: &mut Seen, back: &mut [bool; 2]) -> Result<(), RecordError> {
-        let place = |mark: u32| {
-            let of_this_turn = mark >> (PLACE_BITS + CODE_BITS) == turn >> (PLACE_BITS + CODE_BITS);
-            let place = (mark >> CODE_BITS & ((1 << PLACE_BITS) - 1)) as usize;
-            if of_this_turn { place.checked_sub(1) } else { None }
-        };
+    fn read(&mut self, known: &Known<'_>, seen: &mut Seen, back: &mut [bool; 2]) -> Result<(), RecordError> {
+        let marker = known.packets;
         while let Some(event) = self.marks.recv().map_err(RecordError::kernel("reading the log of the box"))? {
             let MarkEvent::Mark(mark) = event else { return Err(RecordError::Lost("logged marks")) };
+            let confused = |why: &str| RecordError::Confused { seen: format!("mark {mark:#x}{why}") };
             let code = (mark & ((1 << CODE_BITS) - 1)) as usize;
-            match (place(mark), code.checked_sub(1).and_then(|code| CODES.get(code))) {
+            let code = code.checked_sub(1).and_then(|code| CODES.get(code));
+            if mark >> CODE_BITS == 0 {
+                continue;
+            }
+            let name = known.name(mark).ok_or_else(|| confused(""))?;
+            match (known.place(name), code) {
                 (Some(place), None) if place == marker => back[0] = true,
                 (Some(place), Some((ctinfo, _))) => match seen.ctinfo.get_mut(place) {
                     Some(slot @ None) => *slot = Some(*ctinfo),
-                    _ => return Err(RecordError::Confused { seen: format!("mark {mark:#x} twice or out of place") }),
+                    _ => return Err(confused(" twice or out of place")),
                 },
-                _ => return Err(RecordError::Confused { seen: format!("mark {mark:#x}") }),
+                (None, Some((ctinfo, _))) => seen.strays.push(*ctinfo),
+                (_, None) => return Err(confused("")),
             }
         }
         for (port, catcher) in &mut self.catchers {
             let Seen { left, bytes, .. } = &mut *seen;
-            let mut take = |mark: u32, frame: &[u8]| match place(mark) {
+            let mut take = |mark: u32, frame: &[u8]| match known.name(mark).and_then(|name| known.place(name)) {
                 Some(place) if place == marker => back[1] = true,
                 Some(place) => {
                     let start = bytes.len();

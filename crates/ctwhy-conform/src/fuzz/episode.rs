@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use ctwhy_core::hook::{Egress, Engine, Ruling, Verdict};
+use ctwhy_core::hook::{Egress, Engine, Ruling, Unseen, Verdict};
 use ctwhy_core::packet::be16;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Sink;
@@ -17,7 +17,7 @@ use ctwhy_linux::wire::HardwareAddress;
 use super::chance::Chance;
 use super::compare::{Difference, Held};
 use super::draw::{Bound, Drawn, leaves_as};
-use super::window::{Arrival, Expected, Port, Window};
+use super::window::{Arrival, Expected, Name, Port, Window};
 use crate::replay::{self, ReplayError};
 use crate::table::as_ctnetlink;
 
@@ -27,8 +27,8 @@ const SECOND: u64 = 1_000_000_000;
 /// How long a pause is for the engine, in seconds. The kernel waits a little more than the two seconds that decide.
 pub(crate) const PAUSE_SECS: u64 = 3;
 
-/// The longest packet of a cable.
-const MTU: usize = 1500;
+/// The longest packet of a cable, where the box has it no shorter.
+const MTU: u32 = 1500;
 
 /// What an episode is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub(crate) struct Episode {
     pub(crate) engine: Engine,
     recent: Recent,
     addresses: [HardwareAddress; 2],
+    /// The longest packet that each interface takes.
+    mtus: [usize; 2],
     buffer: Vec<u8>,
     now: Time,
     /// Windows before which there was a pause.
@@ -120,10 +122,13 @@ impl Episode {
         let mut spec = spec.clone();
         spec.sysctls.extend(plan.sysctls.clone());
         spec.sysctls.extend(plan.engine_only.clone());
+        let mtu = |port: Port| spec.interfaces.get(port.index()).and_then(|interface| interface.mtu).unwrap_or(MTU);
+        let mtus = Port::BOTH.map(|port| mtu(port) as usize);
         Ok(Episode {
             engine: replay::engine(&spec)?,
             recent: Recent::default(),
             addresses,
+            mtus,
             buffer: Vec::new(),
             now: Time(START),
             pauses: Vec::new(),
@@ -154,7 +159,7 @@ impl Episode {
                 None => generator.next(around),
             };
             // A cable takes no more.
-            arrival.bytes.truncate(MTU);
+            arrival.bytes.truncate(self.mtus[arrival.port.index()]);
             self.decide(window, &arrival);
         }
     }
@@ -167,18 +172,25 @@ impl Episode {
     /// Puts a packet through the engine and, with what that says, into the window.
     pub(crate) fn decide(&mut self, window: &mut Window, arrival: &Arrival) {
         let mut bound = Bound(false);
+        self.engine.defrag.label = Name { window: window.number, place: window.items.len() }.label();
         let translates = self.engine.rules4.nat.is_some() || self.engine.rules6.nat.is_some();
         let (ruling, left) = if translates { self.pass(arrival, &mut bound) } else { self.pass(arrival, &mut ()) };
         let drawn = if bound.0 { Drawn::of(&self.engine, &ruling, arrival) } else { None };
-        let left = left.map(|port| (port, &self.buffer[..]));
+        let leaving = |port| self.engine.leaving(&ruling, &self.buffer).map(move |piece| (port, piece));
+        let pieces: Vec<_> = left.into_iter().flat_map(leaving).collect();
         match drawn {
             Some(_) => window.asks = true,
-            None => self.recent.push(arrival, left),
+            None => self.recent.push(arrival, pieces.first().map(|(port, piece)| (*port, &piece[..]))),
         }
         self.drawn = drawn;
-        let left = left.map(|(port, bytes)| (port, window.keep(bytes)));
-        let reason = ruling.reason.map(|reason| reason.code());
-        let expected = Expected { ctinfo: ruling.ctinfo.ok(), reason, left };
+        let left = pieces.iter().map(|(port, piece)| (*port, window.keep(piece))).collect();
+        let reason = match ruling.ctinfo {
+            Ok(_) => ruling.reason.map(|reason| reason.code()),
+            Err(unseen @ (Unseen::Fragment(_) | Unseen::Refused(_))) => Some(unseen.code()),
+            Err(_) => None,
+        };
+        let first = ruling.datagram.as_ref().map(|datagram| Name::of(datagram.first));
+        let expected = Expected { ctinfo: ruling.ctinfo.ok(), reason, left, first };
         window.push(arrival.port, self.addresses[arrival.port.index()], &arrival.bytes, expected);
     }
 
@@ -212,7 +224,7 @@ impl Episode {
         let kernel: Vec<(Port, &[u8])> = left.iter().map(|(port, bytes)| (*port, &bytes[..])).collect();
         (engine.as_slice() != kernel).then(|| Difference::Left {
             kernel: left.iter().map(|(port, bytes)| (port.name(), bytes.clone())).collect(),
-            engine: engine.map(|(port, bytes)| (port.name(), bytes.to_vec())),
+            engine: engine.map(|(port, bytes)| (port.name(), bytes.to_vec())).into_iter().collect(),
         })
     }
 

@@ -262,7 +262,8 @@ impl Maker<'_> {
             let packets = left.min(EPISODE);
             left -= packets;
             let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
-            let plan = Plan { sysctls: suite::sysctls(chance), engine_only: self.limits.engine_only.clone() };
+            let plan =
+                Plan { sysctls: suite::sysctls(self.suite, chance), engine_only: self.limits.engine_only.clone() };
             let episode = Episode::begin(self.spec, &plan, self.addresses)?;
             if let Err(Gone) = self.episode(Message::Begin { episode: number, plan }, packets, episode, chance, ends) {
                 break;

@@ -9,6 +9,7 @@ use ctwhy_fixture::case::{BoxInterface, Prefix, Route, Spec};
 
 use super::chance::Chance;
 use super::episode::Generator;
+use super::generate::fragments::Fragments;
 use super::generate::nat::Translated;
 use super::generate::rest::Rest;
 use super::generate::sctp::Associations;
@@ -42,6 +43,9 @@ const RULES6: &str = "\
 COMMIT
 ";
 
+/// The longest packet of the interface that does not take every packet of the other one.
+const SHORT: u32 = 1400;
+
 /// A kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -62,11 +66,13 @@ pub enum Suite {
     NatV4,
     /// Everything over IPv6, translated.
     NatV6,
+    /// Everything in fragments.
+    Fragments,
 }
 
 impl Suite {
     /// All of them.
-    pub const ALL: [Suite; 8] = [
+    pub const ALL: [Suite; 9] = [
         Suite::UdpIcmp,
         Suite::Icmpv6,
         Suite::TcpTame,
@@ -75,6 +81,7 @@ impl Suite {
         Suite::GreRest,
         Suite::NatV4,
         Suite::NatV6,
+        Suite::Fragments,
     ];
 
     /// The name on the command line and in reports.
@@ -89,12 +96,13 @@ impl Suite {
             Suite::GreRest => "gre-rest",
             Suite::NatV4 => "nat-v4",
             Suite::NatV6 => "nat-v6",
+            Suite::Fragments => "fragments",
         }
     }
 
     /// Is everything that leaves compared, or only what conntrack says?
     pub(crate) const fn bytes_count(self) -> bool {
-        matches!(self, Suite::NatV4 | Suite::NatV6)
+        matches!(self, Suite::NatV4 | Suite::NatV6 | Suite::Fragments)
     }
 
     /// A seed of its own for each suite.
@@ -108,7 +116,8 @@ impl Suite {
         let interface = |port: Port, addresses: [&str; 2]| BoxInterface {
             name: port.name().to_owned(),
             addresses: addresses.iter().filter_map(|text| prefix(text)).collect(),
-            mtu: None,
+            // What fits in by one interface is too long for the other.
+            mtu: (self == Suite::Fragments && port == Port::Wan).then_some(SHORT),
         };
         let route = |(to, port, via): (&str, Port, &str)| {
             Some(Route { to: prefix(to)?, dev: port.name().to_owned(), via: via.parse().ok() })
@@ -144,6 +153,7 @@ impl Suite {
             Suite::GreRest => Box::new(Rest { hosts: Hosts { family }, mood }),
             Suite::NatV4 => Box::new(Translated { hosts: Hosts { family: L3::V4 }, mood }),
             Suite::NatV6 => Box::new(Translated { hosts: Hosts { family: L3::V6 }, mood }),
+            Suite::Fragments => Box::new(Fragments::new(Hosts { family }, mood)),
         }
     }
 
@@ -173,8 +183,17 @@ impl FromStr for Suite {
 ///
 /// No timeout is so short that an entry dies in an episode, and none is so near another that a millisecond decides
 /// which of them an entry has.
-pub(crate) fn sysctls(chance: &mut Chance) -> BTreeMap<String, String> {
+pub(crate) fn sysctls(suite: Suite, chance: &mut Chance) -> BTreeMap<String, String> {
     let mut sysctls = BTreeMap::new();
+    if suite == Suite::Fragments {
+        // Neither time nor memory ends a datagram. The kernel counts what its drivers allocate, which nobody can foretell.
+        for family in ["net.ipv4.ipfrag_", "net.netfilter.nf_conntrack_frag6_"] {
+            sysctls.insert(format!("{family}high_thresh"), (1 << 28).to_string());
+        }
+        sysctls.insert("net.ipv4.ipfrag_time".to_owned(), "600".to_owned());
+        sysctls.insert("net.netfilter.nf_conntrack_frag6_timeout".to_owned(), "600".to_owned());
+        sysctls.insert("net.ipv4.ipfrag_max_dist".to_owned(), chance.pick(&[64, 64, 0, 1, 4, 12]).to_string());
+    }
     let usual = chance.percent(40);
     let mut set =
         |name: &str, value: u32| sysctls.insert(format!("net.netfilter.nf_conntrack_{name}"), value.to_string());

@@ -60,10 +60,31 @@ pub(crate) struct Arrival {
 pub(crate) struct Expected {
     /// `None` when conntrack does not see it.
     pub(crate) ctinfo: Option<CtInfo>,
-    /// Why it is INVALID.
+    /// Why it is INVALID, or a fragment that conntrack does not see.
     pub(crate) reason: Option<&'static str>,
-    /// Where it leaves, and its bytes in the window.
-    pub(crate) left: Option<(Port, Range<usize>)>,
+    /// Where it leaves, and its bytes in the window: nothing, one packet, or the fragments of one.
+    pub(crate) left: Vec<(Port, Range<usize>)>,
+    /// For a fragment that completed its datagram the one that this begins with, whose mark the kernel gives it.
+    pub(crate) first: Option<Name>,
+}
+
+/// What a packet of an episode is called: the number of its window, and its place in there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Name {
+    pub(crate) window: u32,
+    pub(crate) place: usize,
+}
+
+impl Name {
+    /// As one number.
+    pub(crate) const fn label(self) -> u64 {
+        (self.window as u64) << 32 | self.place as u64
+    }
+
+    /// That of such a number.
+    pub(crate) const fn of(label: u64) -> Name {
+        Name { window: (label >> 32) as u32, place: label as u32 as usize }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -157,6 +157,8 @@ pub struct Datagram {
     pub fragments: usize,
     /// Its length in bytes with its IP header.
     pub len: usize,
+    /// What the caller called the fragment that it begins with ([`Defrag::label`]); the kernel gives the datagram its mark.
+    pub first: u64,
     arrived: Vec<u8>,
     /// On its way.
     pub(crate) bytes: Vec<u8>,
@@ -280,7 +282,8 @@ fn put_together<S: Sink>(queue: &Queue, fragment: Fragment, l3num: L3, sink: &mu
         sink.step(|| Step::Fragment(FragmentStep::Part { label, offset, bytes }));
     }
     sink.step(|| Step::Fragment(FragmentStep::Reassembled { fragments, bytes: len }));
-    Gathered::Whole(Box::new(Datagram { fragments, len, arrived: bytes.clone(), bytes, geometry }))
+    let first = queue.pieces.iter().find(|piece| piece.offset == 0).map_or(0, |piece| piece.label);
+    Gathered::Whole(Box::new(Datagram { fragments, len, first, arrived: bytes.clone(), bytes, geometry }))
 }
 
 fn refused(fragment: Option<Fragment>, cause: Refusal, lost: Option<usize>) -> Gathered {

@@ -3,6 +3,7 @@
 //! Few hosts and few ports, so that packets meet each other's entries.
 
 pub(crate) mod errors;
+pub(crate) mod fragments;
 pub(crate) mod icmp;
 pub(crate) mod nat;
 pub(crate) mod rest;

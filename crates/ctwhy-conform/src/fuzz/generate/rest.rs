@@ -149,7 +149,7 @@ fn odd(chance: &mut Chance, ip: &Ip, body: Body) -> Vec<u8> {
 }
 
 /// Puts the checksum of the header right, as far as there is one.
-fn seal(packet: &mut [u8]) {
+pub(super) fn seal(packet: &mut [u8]) {
     let words = usize::from(packet.first().map_or(5, |byte| byte & 0x0f));
     let length = (words * 4).min(packet.len());
     if let Some(field) = packet.get_mut(10..12) {
