@@ -7,7 +7,7 @@ PACKETS ?= 1000000
 SEEDS ?= 1..5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conform fuzz lint book bench wasm clean
+.PHONY: help setup demo test conform fuzz mutants lint book bench wasm clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,10 @@ test: setup ## all tests: unit, property, snapshot, lab, doc, the book's command
 conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each suite with each seed
 	@$(ENV) cargo build --release --locked -p ctwhy
 	@$(ENV) target/release/ctwhy conform fuzz --seed $(SEEDS) --packets $(PACKETS) --output target/disagreements
+
+mutants: ## is every check of the engine held by what a kernel decided? with cargo-mutants, about an hour
+	@$(ENV) cargo mutants --package ctwhy-core --test-package ctwhy-core,ctwhy-conform --baseline skip --timeout 60 \
+		--output target
 
 fuzz: ## each fuzz target for TIME seconds (60), with cargo-fuzz on a nightly toolchain
 	@$(ENV) scripts/fuzz.sh $(or $(TIME),60)

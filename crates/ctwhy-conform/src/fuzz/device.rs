@@ -58,8 +58,14 @@ const PLACE_BITS: u32 = 12;
 const _: () = assert!(Window::MOST < (1 << PLACE_BITS) - 1);
 
 /// What costs time and is not looked at.
-const QUIET: [(&str, &str); 2] =
-    [("net.netfilter.nf_conntrack_events", "0"), ("net.netfilter.nf_conntrack_log_invalid", "0")];
+///
+/// Nor does it believe errors about the MTU: one below `route.min_pmtu` is remembered for its destination, and then what
+/// is forwarded there leaves in fragments.
+const QUIET: [(&str, &str); 3] = [
+    ("net.netfilter.nf_conntrack_events", "0"),
+    ("net.netfilter.nf_conntrack_log_invalid", "0"),
+    ("net.ipv4.ip_no_pmtu_disc", "3"),
+];
 
 /// What the box is told besides what the recorder tells it: nothing of its own leaves, not even an error.
 fn ruleset() -> String {

@@ -14,6 +14,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         compose: ttl_exceeded,
     },
     Scenario {
+        name: "source-unspecified",
+        families: &[Family::V6],
+        title: "A packet from nobody to another network",
+        shows: "It is NEW and not forwarded, as one from a link-local address; nothing is confirmed.",
+        ids: &["NEW-02"],
+        compose: |b| {
+            let nobody = Ip { src: std::net::Ipv6Addr::UNSPECIFIED.into(), ..b.inside() };
+            b.lan(nobody.packet(probe(&nobody)));
+        },
+    },
+    Scenario {
         name: "box-no-route",
         families: &Family::BOTH,
         title: "The box knows no route",

@@ -15,7 +15,7 @@ use crate::table::ProtocolMut;
 use crate::template::Template;
 use crate::time::Time;
 use crate::trace::{FragmentStep, Sink, Step};
-use crate::tuple::proto;
+use crate::tuple::{L3, proto};
 use alloc::boxed::Box;
 use core::mem;
 
@@ -285,6 +285,9 @@ impl Engine {
                 if Packet::parse(buffer, way.len).is_ok_and(|packet| packet.ttl <= 1) {
                     return Err(DropCause::TtlExceeded);
                 }
+                if way.l3num == L3::V6 && way.in_interface != Some(out) && stays_on_its_link(buffer) {
+                    return Err(DropCause::SourceScope);
+                }
                 way.out_interface = Some(out);
                 way.outgoing(&self.network, buffer).may_be_forwarded()?;
                 if let Some(to) = decrement_ttl(buffer, way.l3num) {
@@ -437,4 +440,12 @@ impl Engine {
         }
         concluded
     }
+}
+
+/// The sources that `ip6_forward` refuses: link-local ones and none at all.
+fn stays_on_its_link(packet: &[u8]) -> bool {
+    addresses(packet, L3::V6).is_some_and(|(src, _)| {
+        let unspecified = src.0 == [0; 16];
+        unspecified || (src.0[0] == 0xfe && src.0[1] & 0xc0 == 0x80)
+    })
 }

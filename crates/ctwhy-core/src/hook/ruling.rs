@@ -33,6 +33,9 @@ pub enum DropCause {
     TtlExceeded,
     /// No route leads to its destination.
     NoRoute,
+    /// Its IPv6 source means something on its own link only, or nothing at all: nobody forwards it (RFC 4291 section
+    /// 2.5.6).
+    SourceScope,
     /// It is too long for the way out and must not be cut: the host answers with fragmentation needed or packet too big.
     TooBig {
         /// The MTU of the way out in bytes.
@@ -79,6 +82,7 @@ impl DropCause {
         match self {
             DropCause::TtlExceeded => "forward.ttl_exceeded",
             DropCause::NoRoute => "route.none",
+            DropCause::SourceScope => "forward.source_scope",
             DropCause::TooBig { .. } => "forward.too_big",
             DropCause::Unfragmentable => "output.unfragmentable",
             DropCause::Rule { reject: Some(_), .. } => "filter.reject",

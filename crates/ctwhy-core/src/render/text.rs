@@ -257,6 +257,9 @@ impl Display for DropCause {
         match self {
             DropCause::TtlExceeded => f.write_str("its TTL is used up here; this host answers with time exceeded"),
             DropCause::NoRoute => f.write_str("no route leads to its destination"),
+            DropCause::SourceScope => {
+                f.write_str("its source is an address of its own link only, which is not forwarded")
+            }
             DropCause::TooBig { mtu } => {
                 write!(f, "it is longer than the {mtu} bytes of the way out; this host answers with that MTU")
             }

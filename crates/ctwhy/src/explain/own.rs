@@ -32,7 +32,7 @@ impl Complaints {
     pub(super) fn note(&mut self, bytes: &[u8], ruling: &Ruling) {
         let (Some(tracked), Verdict::Drop(cause)) = (ruling.tracked(), ruling.verdict) else { return };
         let told = match cause {
-            DropCause::TtlExceeded | DropCause::NoRoute | DropCause::TooBig { .. } => true,
+            DropCause::TtlExceeded | DropCause::NoRoute | DropCause::SourceScope | DropCause::TooBig { .. } => true,
             DropCause::Rule { reject, .. } => reject.is_some(),
             _ => false,
         };

@@ -47,8 +47,6 @@ impl Fragments {
     fn whole(&mut self, around: &mut Around<'_>) -> Arrival {
         let kind = around.chance.below(self.whole.len() + 2);
         let made = self.whole.get_mut(kind).map(|generator| generator.next(around));
-        // What a link-local address sends is for its own link.
-        let made = made.filter(|packet| packet.bytes.get(8..10) != Some(&[0xfe, 0x80]));
         made.unwrap_or_else(|| long(self.hosts, around.chance))
     }
 }
