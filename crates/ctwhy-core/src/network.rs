@@ -102,6 +102,18 @@ impl Network {
         Addr(bytes)
     }
 
+    /// As [`Network::route`], for a packet that came in by the interface `from`: what is link-local is on the same link
+    /// (`rt6_need_strict`).
+    #[must_use]
+    pub fn route_from(&self, from: Option<u16>, l3num: L3, to: Addr) -> Destination {
+        match (self.route(l3num, to), from) {
+            (Destination::Interface(_) | Destination::None, Some(from)) if l3num == L3::V6 && is_link_local(to) => {
+                Destination::Interface(from)
+            }
+            (destination, _) => destination,
+        }
+    }
+
     /// `ip_route_input`: own addresses, loopback and multicast are local, the longest prefix wins for the rest.
     #[must_use]
     pub fn route(&self, l3num: L3, to: Addr) -> Destination {
@@ -185,7 +197,7 @@ impl Network {
 }
 
 /// fe80::/10.
-const fn is_link_local(address: Addr) -> bool {
+pub(crate) const fn is_link_local(address: Addr) -> bool {
     address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
 }
 

@@ -14,6 +14,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         compose: ttl_exceeded,
     },
     Scenario {
+        name: "link-local-destination",
+        families: &[Family::V6],
+        title: "A packet to a link-local address",
+        shows: "It leaves by the interface that it came in by, whatever the default route says.",
+        ids: &["NEW-05"],
+        compose: |b| {
+            let near = Ip { dst: std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99).into(), ..b.inside() };
+            b.lan(near.packet(probe(&near)));
+        },
+    },
+    Scenario {
         name: "source-unspecified",
         families: &[Family::V6],
         title: "A packet from nobody to another network",

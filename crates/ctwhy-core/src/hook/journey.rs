@@ -6,7 +6,7 @@ use crate::defrag::{self, Datagram, Gathered};
 use crate::direction::CtInfo;
 use crate::event::Causes;
 use crate::nat::manip::decrement_ttl;
-use crate::network::Destination;
+use crate::network::{Destination, is_link_local};
 use crate::packet::{Packet, addresses};
 use crate::rules::TableName;
 use crate::rules::run::{Carried, Early};
@@ -410,7 +410,7 @@ impl Engine {
             return Destination::Local;
         }
         let Some((_, to)) = addresses(buffer, way.l3num) else { return Destination::None };
-        let destination = self.network.route(way.l3num, to);
+        let destination = self.network.route_from(way.in_interface, way.l3num, to);
         match destination {
             Destination::Local => sink.step(|| Step::RoutedLocal { to: to.ip(way.l3num) }),
             Destination::Interface(interface) => sink.step(|| Step::RoutedTo { interface }),
@@ -444,8 +444,5 @@ impl Engine {
 
 /// The sources that `ip6_forward` refuses: link-local ones and none at all.
 fn stays_on_its_link(packet: &[u8]) -> bool {
-    addresses(packet, L3::V6).is_some_and(|(src, _)| {
-        let unspecified = src.0 == [0; 16];
-        unspecified || (src.0[0] == 0xfe && src.0[1] & 0xc0 == 0x80)
-    })
+    addresses(packet, L3::V6).is_some_and(|(src, _)| src.0 == [0; 16] || is_link_local(src))
 }
