@@ -47,6 +47,11 @@ const BUGS: &[Bug] = &[
         "an error about a forwarded port is not translated back",
         &["dnat-errors", "dnat-and-masquerade-errors"],
     ),
+    bug(
+        "A15",
+        "errors that the box sends for REJECT are translated by rules, or not at all",
+        &["reject", "reject-reply", "reject-reset-established"],
+    ),
     bug("A16", "hairpinned flows, or the errors about them, are lost", &["hairpin"]),
     bug(
         "A17",
@@ -73,6 +78,11 @@ const BUGS: &[Bug] = &[
         "A26",
         "the quoted checksum is held against the error",
         &["quote-nonsense-header", "quote-wrong-checksum-masquerade"],
+    ),
+    bug(
+        "A27",
+        "an error about a fragment that never came is matched, or its flow has expired when it is sent",
+        &["fragments-timeout", "fragments-timeout-masquerade", "quote-fragment"],
     ),
 ];
 

@@ -35,6 +35,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "fragments-untracked",
+        families: &Family::BOTH,
+        title: "Fragments of datagrams that are not to be tracked",
+        shows: "They are gathered all the same, because that comes before the raw table: one packet is UNTRACKED, and it \
+                leaves in the fragments that it came in.",
+        ids: &["NOTRACK-02", "FRAG-01"],
+        compose: |b| {
+            b.rules("*raw\n-A PREROUTING -i lan -j CT --notrack\nCOMMIT\n");
+            let inside = b.inside();
+            for part in fragments(&inside, &large(&inside, 2000), 5, &[1200]) {
+                b.lan(part);
+            }
+        },
+    },
+    Scenario {
         name: "fragments-for-box",
         families: &Family::BOTH,
         title: "A datagram in fragments for the box itself",
