@@ -1,8 +1,8 @@
 //! Helpers: they read what a protocol says about flows to come (`nf_conntrack_helper.c`; catalogue part G).
 //!
 //! A packet meets the files in this order: a flow gets its helper when it begins; at the last hook the helper reads the
-//! packet ([`ftp`], [`tftp`], [`pptp`]) and makes expectations; where the flow is translated, `mangle` writes the
-//! addresses that the other side sees into the payload. [`follow`] is what NAT makes of the flow that came.
+//! packet ([`ftp`], `tftp`, [`pptp`]) and makes expectations; where the flow is translated, `mangle` writes the
+//! addresses that the other side sees into the payload. `follow` is what NAT makes of the flow that came.
 
 mod assist;
 pub(crate) mod follow;

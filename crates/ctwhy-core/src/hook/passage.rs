@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 
 use super::{Egress, Resized, Ruling};
 
-/// What became of a packet in [`Engine::enter`].
+/// What became of a packet in [`Engine::enter`](super::Engine::enter).
 #[derive(Clone, Debug)]
 pub enum Entered {
     /// It ended there.

@@ -167,7 +167,7 @@ pub struct Ruling {
     pub egress: Egress,
     /// Its entry, as it was attached when the packet ended or left.
     pub attached: Attached,
-    /// Its length where a helper changed it; see [`Engine::departed`].
+    /// Its length where a helper changed it; see [`Engine::departed`](super::Engine::departed).
     pub resized: Option<Resized>,
     /// The datagram that it completed, when it is a fragment: everything else is about that.
     pub datagram: Option<Box<Datagram>>,

@@ -1,6 +1,6 @@
 //! Rules: tables of chains as `iptables` has them, one set for each family. Their text is read in [`iptables`].
 //!
-//! [`matches`] is what a rule asks of a packet, [`target`] what the rules of raw, mangle and filter do; the targets of the
+//! [`mod@matches`] is what a rule asks of a packet, [`target`] what the rules of raw, mangle and filter do; the targets of the
 //! nat table are in [`crate::nat::rules`].
 
 pub mod iptables;
