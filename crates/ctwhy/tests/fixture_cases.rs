@@ -218,7 +218,7 @@ fn kernel_and_engine_side_by_side() {
     assert!(open.is_empty(), "{xml}");
 }
 
-/// The engine is told other sysctls than the kernel was when it decided: they differ, and the exit code says so.
+/// A recording that says otherwise than the kernel decides now: they differ, and the exit code says so.
 #[test]
 fn a_difference_beside_the_kernel_ends_with_1() {
     if !testing::require_namespaces() {

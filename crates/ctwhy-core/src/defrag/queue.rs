@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::refusal::Refusal;
 use crate::packet::Packet;
 use crate::time::Time;
 
@@ -68,6 +69,26 @@ impl Piece {
 }
 
 impl Queue {
+    /// Takes note of where the datagram ends or goes on to, as a fragment from `offset` to `end` says it
+    /// (`ip_frag_queue`, `nf_ct_frag6_queue`).
+    pub(super) fn reaches(&mut self, offset: u32, end: u32, more: bool) -> Result<(), Refusal> {
+        if more {
+            if end > self.end {
+                if self.last_seen {
+                    return Err(Refusal::PastEnd { ends: end, end: self.end });
+                }
+                self.end = end;
+            }
+        } else {
+            if end < self.end || (self.last_seen && end != self.end) {
+                return Err(Refusal::LastDiffers { ends: end, end: self.end });
+            }
+            self.last_seen = true;
+            self.end = end;
+        }
+        if end == offset { Err(Refusal::Empty) } else { Ok(()) }
+    }
+
     /// `inet_frag_queue_insert`, the search: where the bytes from `offset` to `end` belong.
     pub(super) fn place(&self, offset: u32, end: u32) -> Place {
         let Some(&(_, tail)) = self.runs.last() else { return Place::Free };

@@ -29,21 +29,9 @@ pub(super) fn queue<S: Sink>(store: &mut Store, incoming: &Incoming<'_>, sink: &
     if fragment.more {
         // What does not fill the last eight bytes is cut off.
         end &= !7;
-        if end > queue.end {
-            if queue.last_seen {
-                return refuse(Refusal::PastEnd { ends: end, end: queue.end });
-            }
-            queue.end = end;
-        }
-    } else {
-        if end < queue.end || (queue.last_seen && end != queue.end) {
-            return refuse(Refusal::LastDiffers { ends: end, end: queue.end });
-        }
-        queue.last_seen = true;
-        queue.end = end;
     }
-    if end == offset {
-        return refuse(Refusal::Empty);
+    if let Err(cause) = queue.reaches(offset, end, fragment.more) {
+        return refuse(cause);
     }
     match queue.place(offset, end) {
         Place::Duplicate => return Judged::Refused { cause: Refusal::Duplicate, with_datagram: false },

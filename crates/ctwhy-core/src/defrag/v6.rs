@@ -58,25 +58,11 @@ pub(super) fn queue(store: &mut Store, incoming: &Incoming<'_>) -> Judged {
     if end as usize > LONGEST {
         return refuse(Refusal::TooLong { ends: end });
     }
-    if fragment.more {
-        if end & 7 != 0 {
-            return Judged::Unfit(Unfit::OddLength { ends: end });
-        }
-        if end > queue.end {
-            if queue.last_seen {
-                return refuse(Refusal::PastEnd { ends: end, end: queue.end });
-            }
-            queue.end = end;
-        }
-    } else {
-        if end < queue.end || (queue.last_seen && end != queue.end) {
-            return refuse(Refusal::LastDiffers { ends: end, end: queue.end });
-        }
-        queue.last_seen = true;
-        queue.end = end;
+    if fragment.more && end & 7 != 0 {
+        return Judged::Unfit(Unfit::OddLength { ends: end });
     }
-    if end == offset {
-        return refuse(Refusal::Empty);
+    if let Err(cause) = queue.reaches(offset, end, fragment.more) {
+        return refuse(cause);
     }
     match queue.place(offset, end) {
         Place::Duplicate => return refuse(Refusal::Duplicate),

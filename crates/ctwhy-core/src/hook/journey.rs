@@ -274,11 +274,10 @@ impl Engine {
     ) -> Result<Egress, DropCause> {
         self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
         self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
-        let destination = self.destination(buffer, way, sink);
         if self.network.is_unknown() {
             return Ok(Egress::Forwarded(None));
         }
-        match destination {
+        match self.destination(buffer, way, sink) {
             Destination::None => Err(DropCause::NoRoute),
             Destination::Local => Ok(Egress::Local),
             Destination::Interface(out) => {
