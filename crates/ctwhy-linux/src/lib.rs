@@ -10,6 +10,7 @@
 //! - [`nflog`] receives copies of packets from behind source NAT.
 //! - [`interfaces`] has names for interface numbers, and addresses.
 //! - [`wire`] puts raw packets on a wire and takes them off; [`burst`] does so with many at once, each marked.
+//! - [`peer`] is how programs of one user find each other.
 //! - [`signal`] makes termination signals readable, so that a loop ends and its guards run.
 //! - [`program`] finds the tools that are called and names the package of a missing one.
 //! - [`testing`] decides whether a test may use namespaces here, and says so where not.
@@ -22,6 +23,7 @@ pub mod lab;
 mod netlink;
 pub mod netns;
 pub mod nflog;
+pub mod peer;
 pub mod program;
 pub mod queue;
 pub mod rules;

@@ -1,8 +1,19 @@
-//! The reference NAT's own voice: what a router that runs the engine of [`ctwhy_core`] says by itself.
+//! The reference NAT: a router whose every decision about packets is [`ctwhy_core`]'s.
 //!
-//! The engine decides about packets that others send. A router also answers: time exceeded, fragmentation needed,
-//! unreachable. [`answer`] makes those ICMP errors, pure like the engine; they then pass the engine's LOCAL_OUT with
-//! the packet that they answer as trigger, which is where NAT gives them the addresses that the other side knows.
+//! The engine decides about packets that others send. A router also speaks itself: time exceeded, fragmentation needed,
+//! unreachable, echo replies, resets. In the order in which a packet meets them:
+//!
+//! - [`router`] takes a packet that arrives and gives those that leave, also its own, which pass the engine's LOCAL_OUT
+//!   with the packet that they answer as trigger; that is where NAT gives them the addresses that the other side knows.
+//! - [`local`] answers what is for the router itself; [`answer`] makes the bytes of ICMP errors.
+//! - [`limit`] keeps errors to what the kernel would send.
+//! - [`tun`] is the router on TUN devices. Everything else here is pure: time is an argument, and there is no I/O.
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod limit;
+pub mod local;
+pub mod router;
+pub mod statistics;
+#[cfg(target_os = "linux")]
+pub mod tun;

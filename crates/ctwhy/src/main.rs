@@ -1,15 +1,20 @@
 //! The `ctwhy` command: arguments in, text out.
 
 #[cfg(target_os = "linux")]
+mod clock;
+#[cfg(target_os = "linux")]
 mod conform;
 mod explain;
 mod failure;
 #[cfg(target_os = "linux")]
 mod fixture;
+mod host;
 #[cfg(target_os = "linux")]
 mod lab;
 #[cfg(target_os = "linux")]
 mod live;
+#[cfg(target_os = "linux")]
+mod nat;
 mod report;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -43,6 +48,9 @@ enum Command {
     /// Recorded cases: check the engine against them, show them, record them afresh
     #[cfg(target_os = "linux")]
     Fixture(fixture::FixtureArgs),
+    /// The reference NAT: a NAT that decides as Linux does, on real traffic
+    #[cfg(target_os = "linux")]
+    Nat(nat::NatArgs),
     /// The engine beside something that tracks connections
     #[cfg(target_os = "linux")]
     Conform(conform::ConformArgs),
@@ -66,6 +74,8 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Lab(args) => Ok(lab::run(args)?),
         #[cfg(target_os = "linux")]
         Command::Fixture(args) => fixture::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Nat(args) => nat::run(args),
         #[cfg(target_os = "linux")]
         Command::Conform(args) => conform::run(args),
     }

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let input = Input::open(args.file.as_deref())?;
     let mut host = args.world.host(input.engine)?;
     if input.held > 0 {
-        host.notes.push(format!(
+        host.remarks.notes.push(format!(
             "{} held back in a queue when the case was recorded, and let go at once here; `ctwhy fixture show` holds them",
             Plural(input.held as u64, "packet")
         ));

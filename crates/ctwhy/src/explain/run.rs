@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
             return Ok(*index);
         }
         let Some(name) = name else {
-            if let Some(rule) = &self.host.asks_in_interface {
+            if let Some(rule) = &self.host.remarks.asks_in_interface {
                 return Err(Failure::usage(format!("{rule}, and {file} names no interface: add --iface NAME")));
             }
             return Ok(None);
@@ -366,7 +366,7 @@ impl<'a> Run<'a> {
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes = self.host.notes.clone();
+        let mut notes = self.host.remarks.notes.clone();
         let packets = self.summary.packets();
         let Counts { filtered, backwards, cut, damaged, outgoing } = self.counts;
         let mut note = |count: u64, text: &str| {

@@ -15,15 +15,13 @@ mod order;
 mod report;
 mod session;
 mod totals;
-mod writer;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ctwhy_core::hook::Engine;
-use ctwhy_core::time::Time;
 use ctwhy_linux::ctnetlink::{self, Entry, Event, Events};
 use ctwhy_linux::nflog::{LogEvent, Logged, Nflog};
 use ctwhy_linux::program;
@@ -35,6 +33,7 @@ use ctwhy_linux::sysctl;
 pub(crate) use args::{DEFAULT_LOG_GROUP, LiveArgs, Meeting};
 pub(crate) use report::{FROM_THIS_HOST, READY, SO_FAR, STEP_INDENT};
 
+use crate::clock::Clock;
 use consumer::{Consumer, Queue};
 use report::Reporter;
 use session::{Arrived, Copies, Session, take_answers};
@@ -126,23 +125,6 @@ struct Live {
     /// Packets that came from the queue.
     received: u64,
     last_dump: Instant,
-}
-
-/// A clock that never goes back, read as time since the epoch.
-struct Clock {
-    started: Instant,
-    epoch: Duration,
-}
-
-impl Clock {
-    fn start() -> Clock {
-        Clock { started: Instant::now(), epoch: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
-    }
-
-    fn now(&self) -> Time {
-        let now = self.epoch + self.started.elapsed();
-        Time(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-    }
 }
 
 impl Live {

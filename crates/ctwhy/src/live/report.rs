@@ -10,11 +10,11 @@ use super::Options;
 use super::args::LiveArgs;
 use super::session::{Left, Seen};
 use super::totals::Totals;
-use super::writer::Writer;
 use crate::report::json::{KernelObject, PacketObject};
 use crate::report::line::{Decided, Told};
 use crate::report::style::{Palette, Styled};
 use crate::report::summary::Plural;
+use crate::report::writer::Writer;
 
 /// How the message begins that packets are seen from now on.
 pub(crate) const READY: &str = "ctwhy live: ready";

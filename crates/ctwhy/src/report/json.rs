@@ -143,15 +143,29 @@ impl From<&Master> for MasterFields {
 
 /// The flow that expected the one of a packet.
 fn master_of(ruling: &Ruling, engine: &Engine) -> Option<MasterFields> {
-    let table = &engine.conntrack.table;
     match &ruling.attached {
         Attached::Unconfirmed(own) => own.master.as_ref().map(MasterFields::from),
-        Attached::Entry(id) => {
-            let extension = table.extensions.get(table.get(*id)?.flow.extension?)?;
-            extension.master.as_ref().map(MasterFields::from)
-        }
+        Attached::Entry(id) => master_of_entry(engine, &engine.conntrack.table.get(*id)?),
         Attached::None | Attached::Untracked => None,
     }
+}
+
+fn master_of_entry(engine: &Engine, entry: &Confirmed) -> Option<MasterFields> {
+    let extension = engine.conntrack.table.extensions.get(entry.flow.extension?)?;
+    extension.master.as_ref().map(MasterFields::from)
+}
+
+/// The entries of a table that are alive at `now`, an object each: the `ct` of packets.
+///
+/// # Errors
+/// None that can happen: what is written is numbers and words.
+pub(crate) fn entries(engine: &Engine, now: Time) -> io::Result<Vec<String>> {
+    let alive = engine.conntrack.table.iter().filter(|(_, entry)| !entry.is_expired(now) && !entry.is_hidden());
+    let object = |entry: Confirmed| ConntrackObject {
+        master: master_of_entry(engine, &entry),
+        ..ConntrackObject::new(Some(entry.id), &entry.flow, Some(entry.remaining_secs(now)))
+    };
+    alive.map(|(_, entry)| serde_json::to_string(&object(entry)).map_err(io::Error::other)).collect()
 }
 
 /// A name, or the number of a protocol that has none here.

@@ -6,6 +6,8 @@ pub(crate) mod line;
 pub(crate) mod style;
 pub(crate) mod summary;
 pub(crate) mod view;
+#[cfg(target_os = "linux")]
+pub(crate) mod writer;
 
 use std::fmt::{self, Display, Formatter};
 

@@ -1,5 +1,5 @@
-//! Output that nobody has to wait for: packets wait for our verdict while we write, and a terminal that was stopped must
-//! not stop the network.
+//! Output that nobody has to wait for: packets wait for us while we write, and a terminal that was stopped must not stop
+//! the network.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ enum Piece {
 }
 
 /// Writes to both outputs in order, in a thread of its own.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     sender: Option<SyncSender<Piece>>,
     thread: Option<JoinHandle<()>>,
     closed: Arc<AtomicBool>,
@@ -25,7 +25,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start() -> io::Result<Writer> {
+    pub(crate) fn start() -> io::Result<Writer> {
         let (sender, receiver) = sync_channel(WAITING);
         let closed = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&closed);
@@ -39,7 +39,7 @@ impl Writer {
     }
 
     /// Text about a packet; left out and counted when the reader is far behind.
-    pub(super) fn packet(&mut self, text: String) {
+    pub(crate) fn packet(&mut self, text: String) {
         let Some(sender) = &self.sender else { return };
         if let Err(TrySendError::Full(_)) = sender.try_send(Piece::Stdout(text)) {
             self.left_out += 1;
@@ -47,7 +47,7 @@ impl Writer {
     }
 
     /// A message, behind everything before it.
-    pub(super) fn message(&mut self, text: String) {
+    pub(crate) fn message(&mut self, text: String) {
         let Some(sender) = &self.sender else { return };
         if let Err(TrySendError::Full(_)) = sender.try_send(Piece::Stderr(text)) {
             self.left_out += 1;
@@ -55,7 +55,7 @@ impl Writer {
     }
 
     /// The last message, however long that takes: nobody waits for us any more.
-    pub(super) fn last_message(&mut self, text: String, to_stderr: bool) {
+    pub(crate) fn last_message(&mut self, text: String, to_stderr: bool) {
         if let Some(sender) = &self.sender {
             // The thread is gone when nobody reads.
             let _ = sender.send(if to_stderr { Piece::Stderr(text) } else { Piece::Stdout(text) });
@@ -63,12 +63,12 @@ impl Writer {
     }
 
     /// Packets that were left out.
-    pub(super) const fn left_out(&self) -> u64 {
+    pub(crate) const fn left_out(&self) -> u64 {
         self.left_out
     }
 
     /// Is there nobody to read any more?
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 }

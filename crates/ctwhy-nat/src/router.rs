@@ -1,0 +1,268 @@
+//! A packet in, packets out: a router that forwards as the engine decides, and says what a router has to say.
+
+use ctwhy_core::conntrack::Tracked;
+use ctwhy_core::hook::{DropCause, Egress, Engine, Ruling, Unseen, Verdict};
+use ctwhy_core::network::Destination;
+use ctwhy_core::packet::Packet;
+use ctwhy_core::random::Random;
+use ctwhy_core::rules::target::Reject;
+use ctwhy_core::time::Time;
+use ctwhy_core::trace::Sink;
+use ctwhy_core::tuple::{Addr, L3};
+
+use crate::answer::{self, Complaint};
+use crate::limit::{Asked, Limits};
+use crate::local::{self, Reply};
+use crate::statistics::{Statistics, count};
+
+/// Whoever watches a router.
+pub trait Watch {
+    /// Where the engine tells what it decides.
+    type Sink: Sink;
+    /// Is [`Watch::ruled`] of use, so that packets are kept as they arrived?
+    const WATCHES: bool;
+
+    /// Where the engine tells what it decides.
+    fn sink(&mut self) -> &mut Self::Sink;
+
+    /// Everything has been decided about a packet. What this host says about it comes next.
+    fn ruled(&mut self, ruled: &Ruled<'_>);
+}
+
+/// Nobody watches.
+impl Watch for () {
+    type Sink = ();
+    const WATCHES: bool = false;
+
+    fn sink(&mut self) -> &mut () {
+        self
+    }
+
+    fn ruled(&mut self, _: &Ruled<'_>) {}
+}
+
+/// A packet that a router has decided about.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruled<'a> {
+    /// Where it came in; `None` for a packet of this host.
+    pub interface: Option<u16>,
+    /// As it was; for the fragment that completes a datagram the datagram.
+    pub arrived: &'a [u8],
+    /// As it is now.
+    pub now: &'a [u8],
+    /// What was decided.
+    pub ruling: &'a Ruling,
+    /// The host that decided.
+    pub engine: &'a Engine,
+    /// When.
+    pub time: Time,
+}
+
+/// A router of its own.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// What decides.
+    pub engine: Engine,
+    /// How much it may say.
+    pub limits: Limits,
+    /// What it did so far.
+    pub statistics: Statistics,
+    identifications: Random,
+    /// The packet as it arrived, for whoever watches.
+    arrived: Vec<u8>,
+}
+
+/// What this host says because of a packet.
+struct Said {
+    bytes: Vec<u8>,
+    /// For the statistics.
+    what: &'static str,
+    /// What it carries to LOCAL_OUT.
+    trigger: Option<Tracked>,
+}
+
+impl Router {
+    /// A router that decides by `engine`. `seed` is where it draws what nobody may guess.
+    #[must_use]
+    pub fn new(engine: Engine, limits: Limits, seed: u64) -> Router {
+        Router {
+            engine,
+            limits: limits.seeded(seed),
+            statistics: Statistics::default(),
+            identifications: Random::new(!seed),
+            arrived: Vec::new(),
+        }
+    }
+
+    /// A packet arrives by an interface, from the IP header on, and is rewritten where it stands. `leave` gets what leaves
+    /// because of it, each packet with its interface.
+    pub fn receive<W: Watch>(
+        &mut self,
+        (packet, interface): (&mut [u8], u16),
+        now: Time,
+        watch: &mut W,
+        leave: &mut impl FnMut(u16, &[u8]),
+    ) {
+        if W::WATCHES {
+            self.arrived.clear();
+            self.arrived.extend_from_slice(packet);
+        }
+        let len = packet.len();
+        self.statistics.received.count(len);
+        let ruling = self.engine.receive(packet, len, Some(interface), now, watch.sink());
+        self.account(&ruling);
+        self.leave(&ruling, packet, leave);
+        if W::WATCHES {
+            watch.ruled(&Ruled {
+                interface: Some(interface),
+                arrived: ruling.arrived(&self.arrived),
+                now: self.engine.departed(&ruling, packet),
+                ruling: &ruling,
+                engine: &self.engine,
+                time: now,
+            });
+        }
+        if let Some(said) = self.say(&ruling, packet, now) {
+            self.send(said, now, watch, leave);
+        }
+    }
+
+    /// Every packet is in one count.
+    fn account(&mut self, ruling: &Ruling) {
+        let statistics = &mut self.statistics;
+        match (ruling.verdict, ruling.ctinfo, ruling.egress) {
+            (Verdict::Drop(cause), ..) => count(&mut statistics.ended, cause.code()),
+            (Verdict::Accept, Err(Unseen::Fragment(_)), _) => statistics.waited += 1,
+            (Verdict::Accept, Err(unseen), _) => count(&mut statistics.ended, unseen.code()),
+            (Verdict::Accept, Ok(_), Egress::Forwarded(Some(_))) => statistics.forwarded += 1,
+            (Verdict::Accept, Ok(_), Egress::Local) => statistics.local += 1,
+            (Verdict::Accept, Ok(_), Egress::Forwarded(None) | Egress::Nowhere) => {
+                count(&mut statistics.ended, DropCause::NoRoute.code());
+            }
+        }
+    }
+
+    fn leave(&mut self, ruling: &Ruling, packet: &[u8], leave: &mut impl FnMut(u16, &[u8])) {
+        let Egress::Forwarded(Some(out)) = ruling.egress else { return };
+        for piece in self.engine.leaving(ruling, packet) {
+            self.statistics.sent.count(piece.len());
+            leave(out, &piece);
+        }
+    }
+
+    /// What this host has to say because of what was decided about a packet.
+    fn say(&mut self, ruling: &Ruling, packet: &[u8], now: Time) -> Option<Said> {
+        let complaint = match ruling.verdict {
+            Verdict::Drop(cause) => match cause {
+                DropCause::TtlExceeded => Complaint::TimeExceeded,
+                DropCause::NoRoute => Complaint::NoRoute,
+                DropCause::SourceScope => Complaint::BeyondScope,
+                DropCause::TooBig { mtu } => Complaint::TooBig { mtu },
+                DropCause::Rule { reject: Some(reject), .. } => return self.reject(ruling, packet, reject, now),
+                _ => return None,
+            },
+            Verdict::Accept if ruling.egress == Egress::Local => {
+                let view = view(&self.engine, ruling, packet)?;
+                match local::reply(&view, self.identifications.next_u16(), false) {
+                    // What was delivered has lost its entry on the way to the socket (ICMP-LOC-04, ICMP-LOC-06).
+                    Reply::Echo(bytes) => return Some(Said { bytes, what: "echo reply", trigger: None }),
+                    Reply::Reset(bytes) => return Some(Said { bytes, what: "reset", trigger: None }),
+                    Reply::Complaint(complaint) => complaint,
+                    Reply::Nothing(code) => {
+                        count(&mut self.statistics.unanswered, code);
+                        return None;
+                    }
+                }
+            }
+            Verdict::Accept => return None,
+        };
+        self.complain(ruling, packet, complaint, now)
+    }
+
+    /// `nf_send_unreach`, `nf_send_reset` and their IPv6 twins: what a REJECT rule has this host say.
+    fn reject(&mut self, ruling: &Ruling, packet: &[u8], reject: Reject, now: Time) -> Option<Said> {
+        let view = view(&self.engine, ruling, packet)?;
+        if !local::checksum_is_right(&view) {
+            count(&mut self.statistics.unanswered, "reject.checksum");
+            return None;
+        }
+        match Complaint::rejected(reject) {
+            Some(complaint) => self.complain(ruling, packet, complaint, now),
+            None => {
+                let bytes = local::reset(&view, 0)?;
+                Some(Said { bytes, what: "reset", trigger: ruling.tracked() })
+            }
+        }
+    }
+
+    /// `icmp_send`, `icmp6_send`.
+    fn complain(&mut self, ruling: &Ruling, packet: &[u8], complaint: Complaint, now: Time) -> Option<Said> {
+        let Router { engine, limits, statistics, identifications, .. } = self;
+        let view = view(engine, ruling, packet)?;
+        if !answer::may_be_answered(&view) {
+            count(&mut statistics.unanswered, "icmp.not_answered");
+            return None;
+        }
+        let (l3num, to) = (view.l3num, view.src);
+        let Some(from) = source(engine, l3num, view.dst, to) else {
+            count(&mut statistics.unsaid, "icmp.no_route_back");
+            return None;
+        };
+        let (icmp_type, code) = complaint.kind(l3num);
+        let prefix = engine.network.prefix_towards(l3num, to).unwrap_or(0);
+        let no_route = complaint == Complaint::NoRoute && matches!(ruling.verdict, Verdict::Drop(DropCause::NoRoute));
+        if !limits.allow(&Asked { l3num, icmp_type, code, to, prefix, no_route }, now) {
+            statistics.limited += 1;
+            return None;
+        }
+        let bytes = answer::complain(&view, complaint, from, identifications.next_u16())?;
+        let delivered = ruling.egress == Egress::Local;
+        Some(Said { bytes, what: complaint.name(), trigger: if delivered { None } else { ruling.tracked() } })
+    }
+
+    /// LOCAL_OUT for a packet of this host.
+    fn send<W: Watch>(&mut self, said: Said, now: Time, watch: &mut W, leave: &mut impl FnMut(u16, &[u8])) {
+        let Said { mut bytes, what, trigger } = said;
+        if W::WATCHES {
+            self.arrived.clear();
+            self.arrived.extend_from_slice(&bytes);
+        }
+        let ruling = self.engine.send(&mut bytes, trigger.as_ref(), now, watch.sink());
+        match (ruling.verdict, ruling.egress) {
+            (Verdict::Accept, Egress::Forwarded(Some(_))) => count(&mut self.statistics.said, what),
+            (Verdict::Accept, _) => count(&mut self.statistics.unsaid, "output.to_itself"),
+            (Verdict::Drop(cause), _) => count(&mut self.statistics.unsaid, cause.code()),
+        }
+        self.leave(&ruling, &bytes, leave);
+        if W::WATCHES {
+            watch.ruled(&Ruled {
+                interface: None,
+                arrived: &self.arrived,
+                now: self.engine.departed(&ruling, &bytes),
+                ruling: &ruling,
+                engine: &self.engine,
+                time: now,
+            });
+        }
+    }
+}
+
+/// The packet that a ruling is about, as it is now.
+fn view<'a>(engine: &'a Engine, ruling: &'a Ruling, packet: &'a [u8]) -> Option<Packet<'a>> {
+    let packet = engine.departed(ruling, packet);
+    Packet::parse(packet, packet.len()).ok()
+}
+
+/// The source of what this host says to `to` about a packet to `about`: that one if it is its own, else an address where
+/// the way to `to` begins.
+fn source(engine: &Engine, l3num: L3, about: Addr, to: Addr) -> Option<Addr> {
+    let network = &engine.network;
+    if network.route(l3num, about) == Destination::Local {
+        return Some(about);
+    }
+    match network.route(l3num, to) {
+        Destination::Local => Some(to),
+        Destination::Interface(out) => network.source_on(out, l3num, to),
+        Destination::None => None,
+    }
+}
