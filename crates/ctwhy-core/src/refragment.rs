@@ -46,12 +46,9 @@ impl Geometry {
         Geometry { linear, rest: pieces.collect(), longest, dont_fragment }
     }
 
-    /// `pskb_may_pull`: the first `linear` bytes must lie in one piece.
+    /// `pskb_may_pull`: the first `linear` bytes, which are no more than there are, must lie in one piece.
     pub(crate) fn pull(&mut self, linear: usize) {
         let mut missing = linear.saturating_sub(self.linear);
-        if missing > self.rest.iter().map(|(bytes, _)| bytes).sum() {
-            return;
-        }
         self.linear += missing;
         let is_eaten = |&&(bytes, _): &&(usize, usize)| {
             let whole = bytes <= missing;

@@ -1,7 +1,7 @@
 //! Fragments: gathered in front of conntrack, tracked as one packet, cut again on the way out.
 
-use super::{Builder, Family, Scenario, probe};
-use crate::compose::{self, Body, Ip, Piece, Tcp, fragments, proto, udp};
+use super::{Builder, Family, Scenario, probe, second_client};
+use crate::compose::{self, Body, Chunk, Ip, Piece, Tcp, chunk_type, fragments, proto, udp};
 
 const V4: &[Family] = &[Family::V4];
 const V6: &[Family] = &[Family::V6];
@@ -237,6 +237,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         compose: extension_headers,
     },
     Scenario {
+        name: "fragments-sctp",
+        families: &Family::BOTH,
+        title: "An SCTP packet whose header does not end in its first fragment",
+        shows: "To verify the checksum conntrack wants the SCTP header in one piece: the packet leaves in other fragments, and \
+                with IPv6 it leaves at all only if its headers were pulled together so. Nothing is pulled together for a header \
+                that is too short, and nothing for a packet that is not tracked.",
+        ids: &["SCTP-01", "FRAG-02", "FRAG-10"],
+        compose: sctp_header,
+    },
+    Scenario {
         name: "fragments-not-gathered",
         families: V6,
         title: "Fragments that are not gathered",
@@ -460,6 +470,24 @@ fn extension_headers(b: &mut Builder) {
     let long = plain.behind(proto::DESTINATION, &[&[0, 4, 1, 36][..], &[0; 36]].concat());
     for part in fragments(&inside, &long, 7, &[24]) {
         b.lan(part);
+    }
+}
+
+fn sctp_header(b: &mut Builder) {
+    const OPTIONS: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+    let untracked = Ip::between(second_client(b.family), b.server);
+    b.rules(&format!("*raw\n-A PREROUTING -s {} -j CT --notrack\nCOMMIT\n", untracked.src));
+    let init = || compose::sctp(5000, 5000, 0, &[Chunk { tag: 7, ..Chunk::of(chunk_type::INIT) }]);
+    for (id, ip, body) in [(1, &b.inside(), init()), (2, &b.inside(), init().cut(11)), (3, &untracked, init())] {
+        for part in fragments(ip, &body, id, &[8, 24]) {
+            b.lan(part);
+        }
+        if b.family == Family::V6 {
+            let behind = body.behind(proto::DESTINATION, &OPTIONS).behind(proto::DESTINATION, &OPTIONS);
+            for part in fragments(ip, &behind, 10 + id, &[8, 24]) {
+                b.lan(part);
+            }
+        }
     }
 }
 

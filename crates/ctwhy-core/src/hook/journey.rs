@@ -123,10 +123,11 @@ impl Engine {
         }
         let Passage { tracked, way, egress } = passage;
         way.of(&packet);
-        way.linear = looked_at_early(&packet, self.conntrack.sysctls.checksum);
         if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
             return Some(Ruling::dropped_unseen(hook, cause));
         }
+        let is_tracked = !matches!(tracked.attached, Attached::Untracked);
+        way.linear = looked_at_early(&packet, is_tracked && self.conntrack.sysctls.checksum);
         match self.arrives(way.bytes(buffer), tracked, way, sink) {
             Ok(to) => {
                 *egress = to;

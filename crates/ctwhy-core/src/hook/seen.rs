@@ -53,16 +53,18 @@ fn decisive_bytes(packet: &Packet<'_>, protonum: u8, offset: usize) -> usize {
 }
 
 /// How much of a received packet must lie in one piece before NAT: what routing looks at (`tcp_v4_early_demux`,
-/// `tcp_v6_early_demux`), and the SCTP header where its checksum is verified (`sctp_error`).
-pub(super) fn looked_at_early(packet: &Packet<'_>, verify_checksum: bool) -> usize {
+/// `tcp_v6_early_demux`), and the SCTP header of one that is tracked where its checksum is verified (`sctp_error`). For a
+/// header that is not all there nothing is moved.
+pub(super) fn looked_at_early(packet: &Packet<'_>, verifies_checksum: bool) -> usize {
     const TCP_HEADER: usize = 20;
     const SCTP_HEADER: usize = 12;
     let Ok(transport) = packet.transport else { return 0 };
     // In IPv6 only just behind the IP header.
     let direct = packet.l3num == L3::V4 || transport.offset == crate::packet::IPV6_HEADER;
-    match transport.protonum {
+    let end = match transport.protonum {
         proto::TCP if direct => transport.offset + TCP_HEADER,
-        proto::SCTP if verify_checksum => transport.offset + SCTP_HEADER,
+        proto::SCTP if verifies_checksum => transport.offset + SCTP_HEADER,
         _ => 0,
-    }
+    };
+    if end <= packet.len { end } else { 0 }
 }
