@@ -327,7 +327,7 @@ pub fn is_left_to_chance(case: &Case, recording: &Recording) -> Result<bool, Rep
 }
 
 /// Tells the engine what a packet left the kernel as, so that it draws the same where it may.
-fn foretell(engine: &mut Engine, recorded: &PacketOutcome) {
+pub fn foretell(engine: &mut Engine, recorded: &PacketOutcome) {
     let left = recorded.forwarded.iter().flatten().find_map(|emitted| leaves_as(&emitted.bytes));
     engine.foretell(left);
 }

@@ -27,6 +27,8 @@ const ICMP_CHECKSUM: usize = 2;
 pub enum Complaint {
     /// TTL or hop limit used up.
     TimeExceeded,
+    /// Not all fragments came in time.
+    ReassemblyTimeExceeded,
     /// Longer than the next link takes, and not to be cut: the MTU of that link in bytes.
     TooBig {
         /// Bytes.
@@ -80,6 +82,7 @@ impl Complaint {
     pub const fn name(self) -> &'static str {
         match self {
             Complaint::TimeExceeded => "time exceeded",
+            Complaint::ReassemblyTimeExceeded => "reassembly time exceeded",
             Complaint::TooBig { .. } => "too big",
             Complaint::NoRoute => "no route",
             Complaint::HostUnreachable => "host unreachable",
@@ -100,6 +103,8 @@ impl Complaint {
         match (self, l3num) {
             (Complaint::TimeExceeded, L3::V4) => (11, 0),
             (Complaint::TimeExceeded, L3::V6) => (3, 0),
+            (Complaint::ReassemblyTimeExceeded, L3::V4) => (11, 1),
+            (Complaint::ReassemblyTimeExceeded, L3::V6) => (3, 1),
             (Complaint::TooBig { .. }, L3::V4) => (3, 4),
             (Complaint::TooBig { .. }, L3::V6) => (2, 0),
             (Complaint::NoRoute, L3::V4) => (3, 0),

@@ -38,14 +38,13 @@ pub enum Reply {
     Nothing(&'static str),
 }
 
-/// What this host says to a packet that was delivered to it. `identification` is for the IPv4 header of an echo reply;
-/// `trusted` when somebody vouches for the transport checksum.
+/// What this host says to a packet that was delivered to it. `identification` is for the IPv4 header of an echo reply.
 #[must_use]
-pub fn reply(packet: &Packet<'_>, identification: u16, trusted: bool) -> Reply {
+pub fn reply(packet: &Packet<'_>, identification: u16) -> Reply {
     let Ok(transport) = packet.transport else { return Reply::Nothing("local.no_transport") };
     let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
     let group = !is_one_host(packet.l3num, packet.dst) || !is_one_host(packet.l3num, packet.src);
-    let is_right = trusted || checksum_is_right(packet);
+    let is_right = checksum_is_right(packet);
     match (packet.l3num, transport.protonum) {
         (L3::V4, proto::ICMP) | (L3::V6, proto::ICMPV6) if l4.len() < SHORT_HEADER => Reply::Nothing("local.short"),
         (L3::V4, proto::ICMP) | (L3::V6, proto::ICMPV6) if !is_right => Reply::Nothing("local.checksum"),
@@ -135,6 +134,9 @@ pub(crate) fn checksum_is_right(packet: &Packet<'_>) -> bool {
     const AH: u8 = 51;
     const ESP: u8 = 50;
     const DCCP: u8 = 33;
+    if packet.checksum_trusted {
+        return true;
+    }
     let Ok(transport) = packet.transport else { return false };
     let message = packet.bytes.get(transport.offset..).unwrap_or(&[]);
     let pseudo = || {

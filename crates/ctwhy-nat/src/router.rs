@@ -81,6 +81,13 @@ struct Said {
     trigger: Option<Tracked>,
 }
 
+impl Said {
+    /// By itself, without a trigger.
+    const fn of(bytes: Vec<u8>, what: &'static str) -> Said {
+        Said { bytes, what, trigger: None }
+    }
+}
+
 impl Router {
     /// A router that decides by `engine`. `seed` is where it draws what nobody may guess.
     #[must_use]
@@ -103,6 +110,9 @@ impl Router {
         watch: &mut W,
         leave: &mut impl FnMut(u16, &[u8]),
     ) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.end_overdue(now, watch, leave);
+        }
         if W::WATCHES {
             self.arrived.clear();
             self.arrived.extend_from_slice(packet);
@@ -152,72 +162,41 @@ impl Router {
 
     /// What this host has to say because of what was decided about a packet.
     fn say(&mut self, ruling: &Ruling, packet: &[u8], now: Time) -> Option<Said> {
-        let complaint = match ruling.verdict {
-            Verdict::Drop(cause) => match cause {
-                DropCause::TtlExceeded => Complaint::TimeExceeded,
-                DropCause::NoRoute => Complaint::NoRoute,
-                DropCause::SourceScope => Complaint::BeyondScope,
-                DropCause::TooBig { mtu } => Complaint::TooBig { mtu },
-                DropCause::Rule { reject: Some(reject), .. } => return self.reject(ruling, packet, reject, now),
-                _ => return None,
-            },
-            Verdict::Accept if ruling.egress == Egress::Local => {
-                let view = view(&self.engine, ruling, packet)?;
-                match local::reply(&view, self.identifications.next_u16(), false) {
-                    // What was delivered has lost its entry on the way to the socket (ICMP-LOC-04, ICMP-LOC-06).
-                    Reply::Echo(bytes) => return Some(Said { bytes, what: "echo reply", trigger: None }),
-                    Reply::Reset(bytes) => return Some(Said { bytes, what: "reset", trigger: None }),
-                    Reply::Complaint(complaint) => complaint,
-                    Reply::Nothing(code) => {
-                        count(&mut self.statistics.unanswered, code);
-                        return None;
-                    }
-                }
-            }
-            Verdict::Accept => return None,
-        };
-        self.complain(ruling, packet, complaint, now)
-    }
-
-    /// `nf_send_unreach`, `nf_send_reset` and their IPv6 twins: what a REJECT rule has this host say.
-    fn reject(&mut self, ruling: &Ruling, packet: &[u8], reject: Reject, now: Time) -> Option<Said> {
-        let view = view(&self.engine, ruling, packet)?;
-        if !local::checksum_is_right(&view) {
-            count(&mut self.statistics.unanswered, "reject.checksum");
-            return None;
-        }
-        match Complaint::rejected(reject) {
-            Some(complaint) => self.complain(ruling, packet, complaint, now),
-            None => {
-                let bytes = local::reset(&view, 0)?;
-                Some(Said { bytes, what: "reset", trigger: ruling.tracked() })
-            }
-        }
-    }
-
-    /// `icmp_send`, `icmp6_send`.
-    fn complain(&mut self, ruling: &Ruling, packet: &[u8], complaint: Complaint, now: Time) -> Option<Said> {
         let Router { engine, limits, statistics, identifications, .. } = self;
-        let view = view(engine, ruling, packet)?;
-        if !answer::may_be_answered(&view) {
-            count(&mut statistics.unanswered, "icmp.not_answered");
-            return None;
+        let packet = engine.departed(ruling, packet);
+        let packet = Packet::parse(packet, packet.len()).ok()?;
+        let mut voice = Voice { engine, limits, statistics, identifications, now };
+        match ruling.verdict {
+            // What was delivered has lost its entry on the way to the socket (ICMP-LOC-04, ICMP-LOC-06).
+            Verdict::Accept if ruling.egress == Egress::Local => voice.reply(&packet),
+            Verdict::Accept => None,
+            Verdict::Drop(cause) => Some(Said { trigger: ruling.tracked(), ..voice.object(&packet, cause)? }),
         }
-        let (l3num, to) = (view.l3num, view.src);
-        let Some(from) = source(engine, l3num, view.dst, to) else {
-            count(&mut statistics.unsaid, "icmp.no_route_back");
-            return None;
-        };
-        let (icmp_type, code) = complaint.kind(l3num);
-        let prefix = engine.network.prefix_towards(l3num, to).unwrap_or(0);
-        let no_route = complaint == Complaint::NoRoute && matches!(ruling.verdict, Verdict::Drop(DropCause::NoRoute));
-        if !limits.allow(&Asked { l3num, icmp_type, code, to, prefix, no_route }, now) {
-            statistics.limited += 1;
-            return None;
+    }
+
+    /// Ends the datagrams that have waited too long for their fragments, and tells those who sent them. To be called when
+    /// [`Router::deadline`] has come.
+    pub fn end_overdue<W: Watch>(&mut self, now: Time, watch: &mut W, leave: &mut impl FnMut(u16, &[u8])) {
+        while let Some(overdue) = self.engine.defrag.overdue(now) {
+            self.statistics.overdue += 1;
+            let Some(first) = overdue.first.filter(|_| !overdue.own) else { continue };
+            let Ok(packet) = Packet::parse(&first, first.len()) else { continue };
+            let Router { engine, limits, statistics, identifications, .. } = self;
+            // A router tells nobody, only the host that the datagram was for. For IPv6 conntrack does not ask.
+            if packet.l3num == L3::V4 && engine.network.route(packet.l3num, packet.dst) != Destination::Local {
+                continue;
+            }
+            let mut voice = Voice { engine, limits, statistics, identifications, now };
+            if let Some(said) = voice.complain(&packet, Complaint::ReassemblyTimeExceeded, false) {
+                self.send(said, now, watch, leave);
+            }
         }
-        let bytes = answer::complain(&view, complaint, from, identifications.next_u16())?;
-        let delivered = ruling.egress == Egress::Local;
-        Some(Said { bytes, what: complaint.name(), trigger: if delivered { None } else { ruling.tracked() } })
+    }
+
+    /// When there is something to do without a packet; `None` when nothing is awaited.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.engine.defrag.deadline()
     }
 
     /// LOCAL_OUT for a packet of this host.
@@ -247,10 +226,74 @@ impl Router {
     }
 }
 
-/// The packet that a ruling is about, as it is now.
-fn view<'a>(engine: &'a Engine, ruling: &'a Ruling, packet: &'a [u8]) -> Option<Packet<'a>> {
-    let packet = engine.departed(ruling, packet);
-    Packet::parse(packet, packet.len()).ok()
+/// A host that speaks: what its words depend on.
+struct Voice<'a> {
+    engine: &'a Engine,
+    limits: &'a mut Limits,
+    statistics: &'a mut Statistics,
+    identifications: &'a mut Random,
+    now: Time,
+}
+
+impl Voice<'_> {
+    /// To a packet that was delivered.
+    fn reply(&mut self, packet: &Packet<'_>) -> Option<Said> {
+        match local::reply(packet, self.identifications.next_u16()) {
+            Reply::Echo(bytes) => Some(Said::of(bytes, "echo reply")),
+            Reply::Reset(bytes) => Some(Said::of(bytes, "reset")),
+            Reply::Complaint(complaint) => self.complain(packet, complaint, false),
+            Reply::Nothing(code) => {
+                count(&mut self.statistics.unanswered, code);
+                None
+            }
+        }
+    }
+
+    /// About a packet that was dropped.
+    fn object(&mut self, packet: &Packet<'_>, cause: DropCause) -> Option<Said> {
+        let (complaint, no_route) = match cause {
+            DropCause::TtlExceeded => (Complaint::TimeExceeded, false),
+            DropCause::NoRoute => (Complaint::NoRoute, true),
+            DropCause::SourceScope => (Complaint::BeyondScope, false),
+            DropCause::TooBig { mtu } => (Complaint::TooBig { mtu }, false),
+            DropCause::Rule { reject: Some(reject), .. } => return self.reject(packet, reject),
+            _ => return None,
+        };
+        self.complain(packet, complaint, no_route)
+    }
+
+    /// `nf_send_unreach`, `nf_send_reset` and their IPv6 twins: what a REJECT rule has this host say.
+    fn reject(&mut self, packet: &Packet<'_>, reject: Reject) -> Option<Said> {
+        if !local::checksum_is_right(packet) {
+            count(&mut self.statistics.unanswered, "reject.checksum");
+            return None;
+        }
+        match Complaint::rejected(reject) {
+            Some(complaint) => self.complain(packet, complaint, false),
+            None => Some(Said::of(local::reset(packet, 0)?, "reset")),
+        }
+    }
+
+    /// `icmp_send`, `icmp6_send`.
+    fn complain(&mut self, packet: &Packet<'_>, complaint: Complaint, no_route: bool) -> Option<Said> {
+        if !answer::may_be_answered(packet) {
+            count(&mut self.statistics.unanswered, "icmp.not_answered");
+            return None;
+        }
+        let (l3num, to) = (packet.l3num, packet.src);
+        let Some(from) = source(self.engine, l3num, packet.dst, to) else {
+            count(&mut self.statistics.unsaid, "icmp.no_route_back");
+            return None;
+        };
+        let (icmp_type, code) = complaint.kind(l3num);
+        let prefix = self.engine.network.prefix_towards(l3num, to).unwrap_or(0);
+        if !self.limits.allow(&Asked { l3num, icmp_type, code, to, prefix, no_route }, self.now) {
+            self.statistics.limited += 1;
+            return None;
+        }
+        let bytes = answer::complain(packet, complaint, from, self.identifications.next_u16())?;
+        Some(Said::of(bytes, complaint.name()))
+    }
 }
 
 /// The source of what this host says to `to` about a packet to `about`: that one if it is its own, else an address where

@@ -41,6 +41,8 @@ pub struct Statistics {
     pub local: u64,
     /// Fragments that waited for the rest of their datagram, and became part of it if it came.
     pub waited: u64,
+    /// Datagrams of which not all fragments came in time.
+    pub overdue: u64,
     /// What ended, by cause.
     pub ended: Causes,
     /// What left by an interface, own packets and fragments included.
@@ -73,6 +75,9 @@ impl fmt::Display for Statistics {
         writeln!(f, "in: {}; out: {}", self.received, self.sent)?;
         let Statistics { forwarded, local, waited, limited, .. } = self;
         writeln!(f, "{forwarded} forwarded, {local} for this host, {waited} fragments that waited")?;
+        if self.overdue > 0 {
+            writeln!(f, "{} datagrams of which not all fragments came in time", self.overdue)?;
+        }
         let ended = &self.ended;
         for (what, causes) in
             [("ended", ended), ("said", &self.said), ("unanswered", &self.unanswered), ("not sent", &self.unsaid)]

@@ -107,13 +107,19 @@ impl TunRouter {
         &self.lost
     }
 
-    /// Forwards what is there now, some of each device; says how many packets that were.
+    /// Forwards what is there now, some of each device, and does what was due; says how many packets that were.
     ///
     /// # Errors
     /// A device is gone.
     pub fn round<W: Watch>(&mut self, mut clock: impl FnMut() -> Time, watch: &mut W) -> io::Result<usize> {
         let TunRouter { router, devices, buffer, lost } = self;
         let mut packets = 0;
+        if let Some(deadline) = router.deadline() {
+            let now = clock();
+            if deadline <= now {
+                router.end_overdue(now, watch, &mut |out, packet| send(devices, out, packet, lost));
+            }
+        }
         for (device, interface) in devices.iter().zip(0..) {
             for _ in 0..BURST {
                 let Some(packet) = device.read(buffer)? else { break };

@@ -101,15 +101,22 @@ impl Store {
         }
     }
 
-    /// `ip_expire`, `nf_ct_frag6_expire`: ends what has waited too long. Something is said only about `key`.
-    fn expire<S: Sink>(&mut self, key: &Key, now: Time, l3num: L3, sink: &mut S) {
+    /// A datagram that has waited too long. It is gone then.
+    fn overdue(&mut self, now: Time) -> Option<(Key, Queue)> {
         while let Some(&(deadline, late)) = self.deadlines.first()
             && deadline <= now
         {
-            let Some(queue) = self.remove(&late) else {
-                self.deadlines.pop_first();
-                continue;
-            };
+            if let Some(queue) = self.remove(&late) {
+                return Some((late, queue));
+            }
+            self.deadlines.pop_first();
+        }
+        None
+    }
+
+    /// `ip_expire`, `nf_ct_frag6_expire`: ends what has waited too long. Something is said only about `key`.
+    fn expire<S: Sink>(&mut self, key: &Key, now: Time, l3num: L3, sink: &mut S) {
+        while let Some((late, queue)) = self.overdue(now) {
             if late == *key {
                 let (fragments, first) = (queue.pieces.len(), queue.header.is_some());
                 sink.step(|| Step::Fragment(FragmentStep::Expired { l3num, fragments, first }));
@@ -174,6 +181,17 @@ impl Datagram {
     }
 }
 
+/// A datagram that was not complete in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Is it of this host's own fragments?
+    pub own: bool,
+    /// How many fragments of it came.
+    pub fragments: usize,
+    /// The fragment at offset 0 as it came, without which nobody is told.
+    pub first: Option<Vec<u8>>,
+}
+
 /// The room in front of conntrack.
 #[derive(Clone, Debug, Default)]
 pub struct Defrag {
@@ -194,6 +212,20 @@ impl Defrag {
     #[must_use]
     pub fn memory(&self) -> [usize; 2] {
         [self.v4.memory, self.v6.memory]
+    }
+
+    /// When the next of them has waited too long; `None` when there is none.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let next = |store: &Store| store.deadlines.first().map(|(deadline, _)| *deadline);
+        next(&self.v4).into_iter().chain(next(&self.v6)).min()
+    }
+
+    /// `ip_expire`, `nf_ct_frag6_expire`: a datagram that has waited too long by `now`, and is gone then. A host that tells
+    /// its sender asks for these before a fragment comes, because fragments end them, too.
+    pub fn overdue(&mut self, now: Time) -> Option<Overdue> {
+        let (key, queue) = self.v4.overdue(now).or_else(|| self.v6.overdue(now))?;
+        Some(Overdue { own: key.own, fragments: queue.pieces.len(), first: queue.first() })
     }
 
     /// `ipv4_conntrack_defrag`, `ipv6_defrag`: a fragment at the first hook of its way.

@@ -52,7 +52,7 @@ pub(super) struct Queue {
     pub(super) longest_df: u32,
     /// How many fragments of the source had been counted with the last one of this datagram.
     pub(super) counted: u32,
-    /// The header of the datagram to be, from the fragment at offset 0.
+    /// The headers of the fragment at offset 0, as it came.
     pub(super) header: Option<Vec<u8>>,
     pub(super) deadline: Time,
     /// What is charged for it.
@@ -138,6 +138,12 @@ impl Queue {
     /// How many bytes of data and of headers each fragment has, in order.
     pub(super) fn lengths(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.pieces.iter().map(|piece| (piece.len as usize, piece.headers))
+    }
+
+    /// The fragment at offset 0, as it came.
+    pub(super) fn first(&self) -> Option<Vec<u8>> {
+        let data = self.pieces.first().filter(|piece| piece.offset == 0)?;
+        Some([self.header.as_deref()?, &data.bytes].concat())
     }
 
     /// Puts the data behind one another, as far as there is no gap that a cut capture left.

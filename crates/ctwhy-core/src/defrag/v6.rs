@@ -50,8 +50,7 @@ pub(super) fn header_end(packet: &Packet<'_>) -> usize {
 pub(super) fn queue(store: &mut Store, incoming: &Incoming<'_>) -> Judged {
     let Incoming { packet, fragment, label, key, now, sysctls } = *incoming;
     let queue = store.queue(key, now.plus_secs(sysctls.frag6_timeout));
-    let (previous, at) = find_fragment_header(packet.bytes).unwrap_or((6, IPV6_HEADER));
-    let data_at = at + FRAGMENT_HEADER;
+    let data_at = header_end(packet);
     let offset = u32::from(fragment.offset);
     let end = offset + packet.len.saturating_sub(data_at) as u32;
     let refuse = |cause| Judged::Refused { cause, with_datagram: false };
@@ -74,14 +73,8 @@ pub(super) fn queue(store: &mut Store, incoming: &Incoming<'_>) -> Judged {
     queue.insert(Piece::new(packet, data_at, (offset, end), label));
     queue.ecn |= 1 << (be16(packet.bytes, 0).unwrap_or(0) >> 4 & 3);
     queue.longest = queue.longest.max((packet.len - IPV6_HEADER.min(packet.len)) as u32);
-    if offset == 0
-        && let Some(header) = packet.bytes.get(..at)
-    {
-        let mut header = header.to_vec();
-        if let (Some(next), Some(upper)) = (header.get_mut(previous), packet.bytes.get(at)) {
-            *next = *upper;
-        }
-        queue.header = Some(header);
+    if offset == 0 {
+        queue.header = packet.bytes.get(..data_at).map(<[u8]>::to_vec);
     }
     let complete = queue.is_complete();
     store.charge(&key, (end - offset) as usize);
@@ -91,7 +84,9 @@ pub(super) fn queue(store: &mut Store, incoming: &Incoming<'_>) -> Judged {
 /// `nf_ct_frag6_reasm`: the datagram with the headers of its first fragment, but the fragment header. Returns its bytes as far as
 /// they are at hand, its length, and the pieces that it came in.
 pub(super) fn reassemble(queue: &Queue, ecn: u8) -> Result<(Vec<u8>, usize, Geometry), Refusal> {
-    let header = queue.header.as_deref().unwrap_or_default();
+    let first = queue.header.as_deref().unwrap_or_default();
+    let (previous, at) = find_fragment_header(first).unwrap_or((6, IPV6_HEADER));
+    let header = first.get(..at).unwrap_or(first);
     let len = header.len() + queue.end as usize;
     let payload = len.saturating_sub(IPV6_HEADER);
     if payload > LONGEST {
@@ -99,6 +94,9 @@ pub(super) fn reassemble(queue: &Queue, ecn: u8) -> Result<(Vec<u8>, usize, Geom
     }
     let mut into = Vec::with_capacity(len);
     into.extend_from_slice(header);
+    if let (Some(next), Some(upper)) = (into.get_mut(previous), first.get(at)) {
+        *next = *upper;
+    }
     if let Some([_, class, _, _, length0, length1]) = into.first_chunk_mut::<6>() {
         *class |= ecn << 4;
         [*length0, *length1] = (payload as u16).to_be_bytes();

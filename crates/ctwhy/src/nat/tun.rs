@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use clap::Args;
 use ctwhy_core::hook::Engine;
@@ -111,7 +112,9 @@ pub(crate) fn run(args: &TunArgs) -> Result<(), Failure> {
             Ok(0) => {
                 let mut descriptors: Vec<BorrowedFd<'_>> = tun.descriptors().collect();
                 descriptors.extend(control.descriptors());
-                wait_readable(&descriptors, None).map(drop)
+                let due = tun.router.deadline().map(|due| Duration::from_nanos(due.since(clock.now())));
+                // poll(2) counts in milliseconds and must not wake up too early again and again.
+                wait_readable(&descriptors, due.map(|due| due + Duration::from_millis(1))).map(drop)
             }
             moved => moved.map(drop),
         };
