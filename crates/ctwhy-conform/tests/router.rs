@@ -45,7 +45,8 @@ fn differences(case: &Case, recording: &Recording) -> Vec<String> {
         router.receive((&mut bytes, at as u16), Time(packet.time_ns), &mut (), &mut leave);
         let forwarded = recorded.forwarded.iter().flatten().map(|emitted| (&emitted.iface, &emitted.bytes));
         let said = recorded.generated.iter().flatten().map(|made| (&made.iface, &made.bytes));
-        let expected: Vec<_> = forwarded.chain(said.filter(|(iface, bytes)| *iface != "none" && !is_redirect(bytes))).collect();
+        let expected: Vec<_> =
+            forwarded.chain(said.filter(|(iface, bytes)| *iface != "none" && !is_redirect(bytes))).collect();
         let name = |index: &u16| &router.engine.network.interface(*index).unwrap().name;
         let agrees = expected.len() == left.len()
             && expected.iter().zip(&left).all(|((iface, r), (out, p))| *iface == name(out) && matches(r, p));

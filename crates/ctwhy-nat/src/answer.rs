@@ -249,6 +249,30 @@ impl Own {
     }
 }
 
+/// An IPv6 packet without extension headers in fragments that are no longer than `mtu` bytes (RFC 8200 section 4.5).
+pub(crate) fn fragments(packet: &[u8], mtu: usize, id: u32) -> Vec<Vec<u8>> {
+    const FRAGMENT_HEADER: usize = 8;
+    const NEXT_FRAGMENT: u8 = 44;
+    let (header, payload) = packet.split_at(packet.len().min(IPV6_HEADER));
+    let most = mtu.saturating_sub(IPV6_HEADER + FRAGMENT_HEADER).max(8) & !7;
+    let last = payload.len().div_ceil(most).saturating_sub(1);
+    let cut = |(index, data): (usize, &[u8])| {
+        let mut fragment = Vec::with_capacity(IPV6_HEADER + FRAGMENT_HEADER + data.len());
+        fragment.extend_from_slice(header);
+        let next = fragment.get_mut(6).map_or(0, |next| std::mem::replace(next, NEXT_FRAGMENT));
+        if let Some(length) = fragment.get_mut(4..6) {
+            length.copy_from_slice(&((FRAGMENT_HEADER + data.len()) as u16).to_be_bytes());
+        }
+        let place = (index * most) as u16 | u16::from(index < last);
+        fragment.extend([next, 0]);
+        fragment.extend(place.to_be_bytes());
+        fragment.extend(id.to_be_bytes());
+        fragment.extend_from_slice(data);
+        fragment
+    };
+    payload.chunks(most).enumerate().map(cut).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

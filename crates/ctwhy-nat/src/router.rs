@@ -15,6 +15,9 @@ use crate::limit::{Asked, Limits};
 use crate::local::{self, Reply};
 use crate::statistics::{Statistics, count};
 
+/// The smallest MTU of IPv6.
+const IPV6_MIN_MTU: u32 = 1280;
+
 /// Whoever watches a router.
 pub trait Watch {
     /// Where the engine tells what it decides.
@@ -201,27 +204,48 @@ impl Router {
 
     /// LOCAL_OUT for a packet of this host.
     fn send<W: Watch>(&mut self, said: Said, now: Time, watch: &mut W, leave: &mut impl FnMut(u16, &[u8])) {
-        let Said { mut bytes, what, trigger } = said;
-        if W::WATCHES {
-            self.arrived.clear();
-            self.arrived.extend_from_slice(&bytes);
+        let Said { bytes, what, trigger } = said;
+        for mut piece in self.cut(bytes) {
+            if W::WATCHES {
+                self.arrived.clear();
+                self.arrived.extend_from_slice(&piece);
+            }
+            let ruling = self.engine.send(&mut piece, trigger.as_ref(), now, watch.sink());
+            match (ruling.verdict, ruling.ctinfo, ruling.egress) {
+                (Verdict::Accept, Err(Unseen::Fragment(_)), _) => {}
+                (Verdict::Accept, _, Egress::Forwarded(Some(_))) => count(&mut self.statistics.said, what),
+                (Verdict::Accept, ..) => count(&mut self.statistics.unsaid, "output.to_itself"),
+                (Verdict::Drop(cause), ..) => count(&mut self.statistics.unsaid, cause.code()),
+            }
+            self.leave(&ruling, &piece, leave);
+            if W::WATCHES {
+                watch.ruled(&Ruled {
+                    interface: None,
+                    arrived: ruling.arrived(&self.arrived),
+                    now: self.engine.departed(&ruling, &piece),
+                    ruling: &ruling,
+                    engine: &self.engine,
+                    time: now,
+                });
+            }
         }
-        let ruling = self.engine.send(&mut bytes, trigger.as_ref(), now, watch.sink());
-        match (ruling.verdict, ruling.egress) {
-            (Verdict::Accept, Egress::Forwarded(Some(_))) => count(&mut self.statistics.said, what),
-            (Verdict::Accept, _) => count(&mut self.statistics.unsaid, "output.to_itself"),
-            (Verdict::Drop(cause), _) => count(&mut self.statistics.unsaid, cause.code()),
-        }
-        self.leave(&ruling, &bytes, leave);
-        if W::WATCHES {
-            watch.ruled(&Ruled {
-                interface: None,
-                arrived: &self.arrived,
-                now: self.engine.departed(&ruling, &bytes),
-                ruling: &ruling,
-                engine: &self.engine,
-                time: now,
+    }
+
+    /// A packet of this host in the pieces in which it comes to LOCAL_OUT: in IPv6 its source cuts what is too long for the
+    /// first link (`ip6_append_data`); in IPv4 that happens behind the hooks.
+    fn cut(&mut self, packet: Vec<u8>) -> Vec<Vec<u8>> {
+        let network = &self.engine.network;
+        let mtu =
+            Packet::parse(&packet, packet.len()).ok().filter(|packet| packet.l3num == L3::V6).and_then(|packet| {
+                let Destination::Interface(out) = network.route(L3::V6, packet.dst) else { return None };
+                network.interface(out)?.mtu.map(|mtu| mtu.max(IPV6_MIN_MTU))
             });
+        match mtu {
+            Some(mtu) if packet.len() > mtu as usize => {
+                let id = u32::from(self.identifications.next_u16()) << 16 | u32::from(self.identifications.next_u16());
+                answer::fragments(&packet, mtu as usize, id)
+            }
+            _ => vec![packet],
         }
     }
 }
