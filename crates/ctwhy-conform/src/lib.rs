@@ -5,6 +5,7 @@
 //! - [`scenario`] is where cases come from: each is a few lines of code that compose its packets. [`traceroute`] makes
 //!   them from a real `traceroute` instead.
 //! - [`fuzz`] makes up packets by the million and holds the engine against a kernel on every one of them.
+//! - [`probe`] asks from one end of a way whether errors come back, and what stands in between.
 //!
 //! What a kernel decided and what was decided again are compared by [`ctwhy_fixture::case::compare`].
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 pub mod compose;
 pub mod fuzz;
 pub mod log;
+pub mod probe;
 pub mod record;
 pub mod replay;
 pub mod scenario;

@@ -12,6 +12,7 @@
 //! - [`wire`] puts raw packets on a wire and takes them off; [`burst`] does so with many at once, each marked.
 //! - [`peer`] is how programs of one user find each other.
 //! - [`signal`] makes termination signals readable, so that a loop ends and its guards run.
+//! - [`probe`] sends packets with a TTL of one's choice and hears what comes of them.
 //! - [`program`] finds the tools that are called and names the package of a missing one.
 //! - [`testing`] decides whether a test may use namespaces here, and says so where not.
 #![cfg(target_os = "linux")]
@@ -24,6 +25,7 @@ mod netlink;
 pub mod netns;
 pub mod nflog;
 pub mod peer;
+pub mod probe;
 pub mod program;
 pub mod queue;
 pub mod rules;

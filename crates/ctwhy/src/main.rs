@@ -15,6 +15,8 @@ mod lab;
 mod live;
 #[cfg(target_os = "linux")]
 mod nat;
+#[cfg(target_os = "linux")]
+mod probe;
 mod report;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -42,6 +44,9 @@ enum Command {
     /// Print the rules that `live` needs, and how to remove them
     #[cfg(target_os = "linux")]
     Rules(rules::RulesArgs),
+    /// Ask from here alone whether errors come back, and what stands in front
+    #[cfg(target_os = "linux")]
+    Probe(probe::ProbeArgs),
     /// Networks of namespaces to try things in
     #[cfg(target_os = "linux")]
     Lab(lab::LabArgs),
@@ -70,6 +75,8 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Live(args) => Ok(live::run(args)?),
         #[cfg(target_os = "linux")]
         Command::Rules(args) => rules::run(args).map(|()| ExitCode::SUCCESS).map_err(Failure::from),
+        #[cfg(target_os = "linux")]
+        Command::Probe(args) => probe::run(args),
         #[cfg(target_os = "linux")]
         Command::Lab(args) => Ok(lab::run(args)?),
         #[cfg(target_os = "linux")]

@@ -1,0 +1,7 @@
+//! What can be told about the way to a host, and about the NAT before it, from one end only.
+//!
+//! [`run`] sends probes and keeps [`Evidence`](evidence::Evidence); [`verdict`] reasons about it and touches no network.
+
+pub mod evidence;
+pub mod run;
+pub mod verdict;
