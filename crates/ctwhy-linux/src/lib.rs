@@ -11,6 +11,7 @@
 //! - [`interfaces`] has names for interface numbers, and addresses.
 //! - [`wire`] puts raw packets on a wire and takes them off; [`burst`] does so with many at once, each marked.
 //! - [`peer`] is how programs of one user find each other.
+//! - [`socket`] has sockets that tell who complained about what they sent.
 //! - [`signal`] makes termination signals readable, so that a loop ends and its guards run.
 //! - [`probe`] sends packets with a TTL of one's choice and hears what comes of them.
 //! - [`program`] finds the tools that are called and names the package of a missing one.
@@ -30,6 +31,7 @@ pub mod program;
 pub mod queue;
 pub mod rules;
 pub mod signal;
+pub mod socket;
 pub mod sysctl;
 pub mod testing;
 pub mod wire;

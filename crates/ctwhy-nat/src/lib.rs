@@ -7,12 +7,16 @@
 //!   with the packet that they answer as trigger; that is where NAT gives them the addresses that the other side knows.
 //! - [`local`] answers what is for the router itself; [`answer`] makes the bytes of ICMP errors.
 //! - [`limit`] keeps errors to what the kernel would send.
-//! - [`tun`] is the router on TUN devices. Everything else here is pure: time is an argument, and there is no I/O.
+//! - [`tun`] is the router on TUN devices. The above is pure: time is an argument, and there is no I/O.
+//!
+//! And [`proxy`] is what it is contrasted with: a NAT made of sockets.
 #![forbid(unsafe_code)]
 
 pub mod answer;
 pub mod limit;
 pub mod local;
+#[cfg(target_os = "linux")]
+pub mod proxy;
 pub mod router;
 pub mod statistics;
 #[cfg(target_os = "linux")]

@@ -44,7 +44,7 @@ impl Device {
     ///
     /// # Errors
     /// The device is gone.
-    fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a mut [u8]>> {
+    pub(crate) fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<&'a mut [u8]>> {
         loop {
             match self.device.recv(buffer) {
                 Ok(len) => return Ok(buffer.get_mut(..len)),
@@ -54,6 +54,22 @@ impl Device {
                 Err(error) if error.raw_os_error() == Some(EIO) => return Ok(None),
                 Err(error) => return Err(io::Error::new(error.kind(), format!("reading from {}: {error}", self.name))),
             }
+        }
+    }
+
+    /// Writes a packet. What the device did not take is lost, as on any link.
+    ///
+    /// # Errors
+    /// The cause, as a stable code.
+    pub(crate) fn write(&self, packet: &[u8]) -> Result<(), &'static str> {
+        loop {
+            return match self.device.send(packet) {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Err("tun.full"),
+                Err(error) if error.raw_os_error() == Some(EIO) => Err("tun.down"),
+                Err(_) => Err("tun.error"),
+            };
         }
     }
 }
@@ -134,17 +150,8 @@ impl TunRouter {
 
 /// Writes a packet; where that fails it is counted.
 fn send(devices: &[Device], interface: u16, packet: &[u8], lost: &mut Causes) {
-    let Some(Device { device, .. }) = devices.get(usize::from(interface)) else {
-        return count(lost, "tun.no_device");
-    };
-    loop {
-        let code = match device.send(packet) {
-            Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => "tun.full",
-            Err(error) if error.raw_os_error() == Some(EIO) => "tun.down",
-            Err(_) => "tun.error",
-        };
-        return count(lost, code);
+    let device = devices.get(usize::from(interface)).ok_or("tun.no_device");
+    if let Err(code) = device.and_then(|device| device.write(packet)) {
+        count(lost, code);
     }
 }

@@ -17,6 +17,8 @@ mod live;
 mod nat;
 #[cfg(target_os = "linux")]
 mod probe;
+#[cfg(target_os = "linux")]
+mod proxy;
 mod report;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -59,6 +61,9 @@ enum Command {
     /// The engine beside something that tracks connections
     #[cfg(target_os = "linux")]
     Conform(conform::ConformArgs),
+    /// A NAT made of sockets, to see what becomes of ICMP errors behind one
+    #[cfg(target_os = "linux")]
+    Proxy(proxy::ProxyArgs),
 }
 
 fn main() -> ExitCode {
@@ -85,5 +90,7 @@ fn run(command: &Command) -> Result<ExitCode, Failure> {
         Command::Nat(args) => nat::run(args),
         #[cfg(target_os = "linux")]
         Command::Conform(args) => conform::run(args),
+        #[cfg(target_os = "linux")]
+        Command::Proxy(args) => Ok(proxy::run(args)?),
     }
 }
