@@ -9,6 +9,7 @@ use crate::extension::Master;
 use crate::helper::follow::follow;
 use crate::helper::{Helper, HelperStep};
 use crate::hook::Hook;
+use crate::nat::options::Options;
 use crate::packet::{Packet, Transport};
 use crate::random::Random;
 use crate::reason::Reason;
@@ -80,6 +81,8 @@ pub struct Conntrack {
     pub sysctls: Sysctls,
     /// Where NAT draws from.
     pub(crate) random: Random,
+    /// Where NAT does otherwise than the kernel.
+    pub(crate) nat: Options,
 }
 
 impl Conntrack {

@@ -13,6 +13,7 @@ use crate::hook::{DropCause, Egress, Engine, Hook, Ruling, Unseen, Verdict, Way,
 use crate::nat::NatDrop;
 use crate::nat::hooks::{Surroundings, translate};
 use crate::nat::manip::decrement_ttl;
+use crate::nat::options::Options;
 use crate::nat::rules::Ruleset;
 use crate::network::Destination;
 use crate::packet::Packet;
@@ -215,6 +216,7 @@ impl Engine {
             mark: way.mark,
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
+            options: &Options::KERNEL,
             now: way.now,
         };
         translate(buffer, way.len, tracked, hook, &mut around, sink).map(drop)

@@ -72,6 +72,15 @@ impl Network {
         self.interfaces.get(usize::from(index))
     }
 
+    /// The index of the interface that has an address.
+    #[must_use]
+    pub fn interface_of(&self, l3num: L3, address: Addr) -> Option<u16> {
+        let has = |interface: &Interface| {
+            interface.addresses.iter().any(|own| (own.l3num, own.network.address) == (l3num, address))
+        };
+        self.interfaces.iter().zip(0..).find(|(interface, _)| has(interface)).map(|(_, index)| index)
+    }
+
     /// The name of an interface.
     pub(crate) fn name(&self, index: Option<u16>) -> Option<&str> {
         index.and_then(|index| self.interface(index)).map(|interface| interface.name.as_str())

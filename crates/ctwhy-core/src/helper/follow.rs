@@ -5,9 +5,10 @@ use crate::conn::Flow;
 use crate::direction::Direction;
 use crate::expect::{Expectation, Follow};
 use crate::extension::Master;
-use crate::nat::Manip;
+use crate::nat::options::Options;
 use crate::nat::range::Range;
 use crate::nat::setup::Choice;
+use crate::nat::{Manip, NatDrop};
 use crate::random::Random;
 use crate::table::Table;
 use crate::time::Time;
@@ -57,10 +58,11 @@ fn bind<S: Sink>(
     sink: &mut S,
 ) {
     let back = master.tuple(direction.opposite());
-    let mut choice = Choice { table, random, now, sink };
+    let mut choice = Choice { table, random, options: &Options::KERNEL, now, sink };
     for (manip, address, port) in [(Manip::Src, back.dst, ports[0]), (Manip::Dst, back.src, ports[1])] {
         let range = Range { ports: port.map(|port| (port, port)), ..Range::address(address) };
-        choice.bind(flow, &range, manip);
+        // As the kernel does it, a binding is always found.
+        let _: Result<(), NatDrop> = choice.bind(flow, &range, manip);
     }
 }
 

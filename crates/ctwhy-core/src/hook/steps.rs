@@ -142,6 +142,7 @@ impl Engine {
             mark: way.mark,
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
+            options: &self.conntrack.nat,
             now: way.now,
         };
         let linear = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;

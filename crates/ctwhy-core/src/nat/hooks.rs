@@ -1,10 +1,11 @@
 //! What NAT does to a packet at each of its four hooks (`nf_nat_inet_fn`; catalogue D.1).
 
 use super::manip::{Place, rewrite};
+use super::options::Options;
 use super::range::Range;
 use super::rules::{Ruleset, Target};
 use super::setup::Choice;
-use super::{Manip, NatDrop, quoted};
+use super::{Manip, NatDrop, beyond, quoted};
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::{CtInfo, Direction};
 use crate::hook::Hook;
@@ -29,6 +30,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) mark: u32,
     pub(crate) table: &'a mut Table,
     pub(crate) random: &'a mut Random,
+    /// Where to do otherwise than the kernel.
+    pub(crate) options: &'a Options,
     pub(crate) now: Time,
 }
 
@@ -44,13 +47,19 @@ pub(crate) fn translate<S: Sink>(
 ) -> Result<usize, NatDrop> {
     let Some(manip) = hook.manip() else { return Ok(0) };
     let Some(direction) = tracked.ctinfo.direction() else {
+        if around.options.drop_source_quench && is_source_quench(buffer, len) {
+            return Err(NatDrop::SourceQuench);
+        }
         sink.step(|| Step::NatBypassed);
         return Ok(0);
     };
     let related = matches!(tracked.ctinfo, CtInfo::Related | CtInfo::RelatedReply);
     if related && let Some(at) = icmp_message(buffer, len) {
+        if around.options.drop_source_quench && is_source_quench(buffer, len) {
+            return Err(NatDrop::SourceQuench);
+        }
         let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(0) };
-        return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), sink);
+        return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), around.options, sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
         decide(tracked, (buffer, len), (hook, manip), around, sink)?;
@@ -68,6 +77,13 @@ pub(crate) fn translate<S: Sink>(
         return rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink);
     }
     Ok(0)
+}
+
+/// Is it the error that RFC 6633 deprecates?
+fn is_source_quench(buffer: &[u8], len: usize) -> bool {
+    const SOURCE_QUENCH: u8 = 4;
+    buffer.first().is_some_and(|first| first >> 4 == 4)
+        && icmp_message(buffer, len).is_some_and(|at| buffer.get(at) == Some(&SOURCE_QUENCH))
 }
 
 /// Where the ICMP message of a packet starts, or the ICMPv6 one.
@@ -139,29 +155,47 @@ fn decide<S: Sink>(
     let Ok(packet) = Packet::parse(buffer, len) else { return Ok(()) };
     let interfaces = (around.network.name(around.in_interface), around.network.name(around.out_interface));
     let subject = Subject { packet: &packet, interfaces, mark: around.mark, seen };
-    let bound = matching_range(&subject, &current, (hook, manip), around, sink)?;
+    let mut asked = ask(&subject, &current, (hook, manip), around.out_interface, around, sink)?;
+    if asked == Asked::Silent && (around.options.mapping.is_some() || around.options.hairpin) {
+        asked = beyond::unruled(&subject, flow, &current, (hook, manip), around, sink)?;
+    }
     let null = match manip {
         Manip::Src => Range::address(current.src),
         Manip::Dst => Range::address(current.dst),
     };
-    let (range, masquerade) = bound.unwrap_or((null, false));
-    let mut choice = Choice { table: &mut *around.table, random: &mut *around.random, now: around.now, sink };
-    choice.bind(flow, &range, manip);
+    let (range, masquerade, options) = match asked {
+        Asked::Bind { range, masquerade } => (range, masquerade, around.options),
+        Asked::Silent | Asked::Leave => (null, false, &Options::KERNEL),
+    };
+    let Surroundings { table, random, now, .. } = around;
+    Choice { table, random, options, now: *now, sink }.bind(flow, &range, manip)?;
     if masquerade {
         flow.masquerade_interface = around.out_interface;
     }
     Ok(())
 }
 
-/// Runs the chain of the hook: the range of the rule that matched, and whether it masquerades.
-fn matching_range<S: Sink>(
+/// What a chain says about one side of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// No rule of it matched.
+    Silent,
+    /// A rule says that nothing is to be changed.
+    Leave,
+    /// A rule says what it may become.
+    Bind { range: Range, masquerade: bool },
+}
+
+/// Runs the chain of the hook about a packet that leaves by `out`.
+pub(super) fn ask<S: Sink>(
     subject: &Subject<'_>,
     current: &Tuple,
     (hook, manip): (Hook, Manip),
+    out: Option<u16>,
     around: &Surroundings<'_>,
     sink: &mut S,
-) -> Result<Option<(Range, bool)>, NatDrop> {
-    let Some(rules) = around.rules else { return Ok(None) };
+) -> Result<Asked, NatDrop> {
+    let Some(rules) = around.rules else { return Ok(Asked::Silent) };
     let mut decided = None;
     rules.walk(hook, |rule| {
         if !rule.matches.matches(subject) {
@@ -175,30 +209,30 @@ fn matching_range<S: Sink>(
     });
     sink.step(|| Step::NatAsked { hook, manip, line: decided.map(|(line, _)| line) });
     let Some((line, target)) = decided else {
-        return if rules.chain(hook).drops { Err(NatDrop::Rule { line: None }) } else { Ok(None) };
+        return if rules.chain(hook).drops { Err(NatDrop::Rule { line: None }) } else { Ok(Asked::Silent) };
     };
     let only = |address: Option<Addr>| address.ok_or(NatDrop::NoAddress).map(|address| Some((address, address)));
+    let bind = |range| Asked::Bind { range, masquerade: false };
     match target {
         Target::Drop => Err(NatDrop::Rule { line: Some(line) }),
-        Target::Snat(range) | Target::Dnat(range) => Ok(Some((range, false))),
+        Target::Snat(range) | Target::Dnat(range) => Ok(bind(range)),
         Target::Netmap(range) => {
             let side = if manip == Manip::Src { current.src } else { current.dst };
-            Ok(Some((range.netmap(side), false)))
+            Ok(bind(range.netmap(side)))
         }
         // A client that does not know its address yet asks for one (NAT-SET-08).
-        Target::Masquerade(_) if (current.l3num, current.src) == (L3::V4, Addr([0; 16])) => Ok(None),
+        Target::Masquerade(_) if (current.l3num, current.src) == (L3::V4, Addr([0; 16])) => Ok(Asked::Leave),
         Target::Masquerade(range) => {
-            let out = around.out_interface;
             let source = out.and_then(|out| around.network.source_on(out, current.l3num, current.dst));
-            Ok(Some((Range { addresses: only(source)?, ..range }, true)))
+            Ok(Asked::Bind { range: Range { addresses: only(source)?, ..range }, masquerade: true })
         }
         Target::Redirect(range) => {
             let own = match hook {
                 Hook::LocalOut => Some(Network::loopback(current.l3num)),
                 _ => around.in_interface.and_then(|i| around.network.redirected_to(i, current.l3num)),
             };
-            Ok(Some((Range { addresses: only(own)?, ..range }, false)))
+            Ok(bind(Range { addresses: only(own)?, ..range }))
         }
-        Target::Accept | Target::Return | Target::Jump(_) | Target::Goto(_) | Target::Log => Ok(None),
+        Target::Accept | Target::Return | Target::Jump(_) | Target::Goto(_) | Target::Log => Ok(Asked::Leave),
     }
 }

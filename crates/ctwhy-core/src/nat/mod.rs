@@ -1,13 +1,17 @@
 //! NAT: a binding is decided once per flow and lives in its reply tuple; every packet is then rewritten by it.
 
+mod beyond;
+pub mod blocks;
 pub(crate) mod hooks;
 pub mod manip;
+pub mod options;
 pub mod quoted;
 pub mod range;
 pub mod rules;
 pub mod setup;
 
 use core::fmt;
+use core::net::IpAddr;
 
 use crate::direction::Direction;
 use crate::status::Status;
@@ -96,7 +100,49 @@ pub enum NatDrop {
         /// Bytes there.
         have: usize,
     },
+    /// Source quench, which was asked to be dropped ([`options::Options::drop_source_quench`]).
+    SourceQuench,
+    /// An error that quotes a header with a wrong checksum ([`options::Options::verify_quoted_header`]).
+    QuotedChecksum {
+        /// As it is quoted.
+        found: u16,
+        /// As it should be.
+        expected: u16,
+    },
+    /// Somebody sent to an end outside who may not ([`options::Filtering`]).
+    Filtered {
+        /// Its address.
+        address: IpAddr,
+        /// Its port.
+        port: u16,
+    },
+    /// The end outside that a source has is not free towards this destination, and it must not get another
+    /// ([`options::Options::mapping`]).
+    MappingTaken {
+        /// Its address.
+        address: IpAddr,
+        /// Its port or id.
+        port: u16,
+    },
+    /// All ports or ids that the source may have are taken, as far as they were looked at ([`options::Options::blocks`],
+    /// [`options::Options::mapping`]).
+    NoPort {
+        /// The address outside.
+        address: IpAddr,
+        /// The first port or id.
+        first: u16,
+        /// The last one.
+        last: u16,
+    },
+    /// The blocks of ports do not last to this address inside ([`options::Options::blocks`]).
+    NoBlock {
+        /// The address.
+        inside: IpAddr,
+    },
 }
+
+// It is part of what every packet is returned.
+const _: () = assert!(size_of::<NatDrop>() <= 24);
 
 impl NatDrop {
     /// The stable code.
@@ -110,6 +156,12 @@ impl NatDrop {
             NatDrop::Redirect => "nat.redirect",
             NatDrop::GreVersion(_) => "nat.gre_version",
             NatDrop::TooShort { .. } => "nat.too_short",
+            NatDrop::SourceQuench => "nat.source_quench",
+            NatDrop::QuotedChecksum { .. } => "nat.quoted_checksum",
+            NatDrop::Filtered { .. } => "nat.filtered",
+            NatDrop::MappingTaken { .. } => "nat.mapping_taken",
+            NatDrop::NoPort { .. } => "nat.no_port",
+            NatDrop::NoBlock { .. } => "nat.no_block",
         }
     }
 }

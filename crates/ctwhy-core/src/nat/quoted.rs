@@ -3,15 +3,19 @@
 
 use super::hooks::Binding;
 use super::manip::{Place, holds_header, put16, rewrite};
+use super::options::Options;
 use super::{Manip, NatDrop};
 use crate::checksum::Sum;
 use crate::direction::Direction;
 use crate::hook::Hook;
-use crate::packet::{Packet, be16};
+use crate::packet::{IPV4_HEADER, Packet, be16};
 use crate::status::Status;
 use crate::trace::{Part, Protected, Sink, Step, Update};
 use crate::track::{icmp, icmpv6};
 use crate::tuple::{L3, proto};
+
+/// Where its checksum is in an IPv4 header.
+const CHECKSUM: usize = 10;
 
 /// Translates an error that travels in `direction` of the flow of `binding` at one nat hook. Returns how many bytes
 /// of the error had to lie in one piece for that.
@@ -24,6 +28,7 @@ pub(super) fn translate_error<S: Sink>(
     at: usize,
     (binding, direction): (&Binding, Direction),
     (hook, manip): (Hook, Manip),
+    options: &Options,
     sink: &mut S,
 ) -> Result<usize, NatDrop> {
     let l3num = binding.other.l3num;
@@ -31,6 +36,9 @@ pub(super) fn translate_error<S: Sink>(
     let mut writable = holds_header(len, quote, l3num)?;
     if len <= buffer.len() && !checksum_is_right(buffer, len, at, l3num) {
         return Err(NatDrop::ErrorChecksum);
+    }
+    if options.verify_quoted_header && l3num == L3::V4 {
+        verify_quoted_header(buffer.get(quote..).unwrap_or(&[]))?;
     }
     let redirect = match l3num {
         L3::V4 => icmp::REDIRECT,
@@ -74,6 +82,18 @@ fn initial_sum(buffer: &[u8], len: usize, at: usize, l3num: L3) -> Sum {
 fn checksum_is_right(buffer: &[u8], len: usize, at: usize, l3num: L3) -> bool {
     let message = buffer.get(at..len).unwrap_or(&[]);
     initial_sum(buffer, len, at, l3num).bytes(message).fold() == 0xffff
+}
+
+/// RFC 5508 REQ-3a: is the checksum of a quoted IPv4 header right? A header that says it is shorter than any can be is
+/// taken to have no options. Options that a capture does not hold are not missed.
+fn verify_quoted_header(quoted: &[u8]) -> Result<(), NatDrop> {
+    let length = usize::from(quoted.first().map_or(0, |first| first & 0x0f)) * 4;
+    let (Some(header), Some(found)) = (quoted.get(..length.max(IPV4_HEADER)), be16(quoted, CHECKSUM)) else {
+        return Ok(());
+    };
+    let (before, behind) = (header.get(..CHECKSUM), header.get(CHECKSUM + 2..));
+    let expected = Sum::default().bytes(before.unwrap_or(&[])).bytes(behind.unwrap_or(&[])).checksum();
+    if found == expected { Ok(()) } else { Err(NatDrop::QuotedChecksum { found, expected }) }
 }
 
 /// The checksum of the error over all of it, RFC 4884 extensions and trailing bytes included (NAT-ICMP-08).

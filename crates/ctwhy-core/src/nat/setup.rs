@@ -1,7 +1,8 @@
 //! The decision: which binding a flow gets (`nf_nat_setup_info`, `get_unique_tuple`; catalogue D.2 to D.4).
 
-use super::Manip;
+use super::options::Options;
 use super::range::Range;
+use super::{Manip, NatDrop};
 use crate::conn::{Flow, Protocol};
 use crate::direction::Direction;
 use crate::random::Random;
@@ -16,17 +17,24 @@ use crate::tuple::{Tuple, has_ports, proto};
 pub(crate) struct Choice<'a, S> {
     pub(crate) table: &'a mut Table,
     pub(crate) random: &'a mut Random,
+    pub(crate) options: &'a Options,
     pub(crate) now: Time,
     pub(crate) sink: &'a mut S,
 }
 
 impl<S: Sink> Choice<'_, S> {
     /// `nf_nat_setup_info`: binds one side of a flow that is not in the table yet.
-    pub(crate) fn bind(&mut self, flow: &mut Flow, range: &Range, manip: Manip) {
+    ///
+    /// # Errors
+    /// Where an option asks for a binding that there is none of. The kernel always finds one.
+    pub(crate) fn bind(&mut self, flow: &mut Flow, range: &Range, manip: Manip) -> Result<(), NatDrop> {
         flow.status |= manip.done();
         // What packets of the original direction look like with the bindings made so far.
-        let Some(current) = flow.tuple(Direction::Reply).invert() else { return };
-        let new = self.unique_tuple(flow, &current, range, manip);
+        let Some(current) = flow.tuple(Direction::Reply).invert() else { return Ok(()) };
+        let new = match (manip, self.options.mapping, self.options.blocks) {
+            (Manip::Dst, ..) | (Manip::Src, None, None) => self.unique_tuple(flow, &current, range, manip),
+            (Manip::Src, ..) => self.source_beyond(flow, &current, range)?,
+        };
         if new != current
             && let Some(reply) = new.invert()
         {
@@ -35,12 +43,13 @@ impl<S: Sink> Choice<'_, S> {
         }
         let port_taken = range.ports.is_none() && port(&new, manip) != port(&current, manip);
         self.sink.step(|| Step::NatBound { manip, leaves_as: new, port_taken });
+        Ok(())
     }
 
     /// `nf_nat_used_tuple`: does another flow hold the reply tuple that `candidate` would have?
     ///
     /// An entry of the same original tuple does not count; the two meet again when they are confirmed.
-    fn is_taken(&mut self, candidate: &Tuple, flow: &Flow) -> bool {
+    pub(super) fn is_taken(&mut self, candidate: &Tuple, flow: &Flow) -> bool {
         let original = |holder| self.table.tuple(holder, Direction::Original);
         let taken = self
             .holder(candidate, flow)
@@ -72,16 +81,13 @@ impl<S: Sink> Choice<'_, S> {
     }
 
     /// `get_unique_tuple`: `current` with the side of `manip` moved into the range, and the port changed if it must be.
-    fn unique_tuple(&mut self, flow: &Flow, current: &Tuple, range: &Range, manip: Manip) -> Tuple {
+    pub(super) fn unique_tuple(&mut self, flow: &Flow, current: &Tuple, range: &Range, manip: Manip) -> Tuple {
         if manip == Manip::Src && !range.random {
             if range.holds(current, manip) {
                 if !self.is_taken_by_stranger(current, flow) {
                     return *current;
                 }
-            } else if let Some(mapped) = self.mapping(flow, current, range)
-                && !self.is_taken(&mapped, flow)
-            {
-                self.sink.step(|| Step::NatMappingReused { leaves_as: mapped });
+            } else if let Some(mapped) = self.reused(flow, current, range) {
                 return mapped;
             }
         }
@@ -106,6 +112,16 @@ impl<S: Sink> Choice<'_, S> {
             }
         }
         self.search_port(tuple, flow, range, manip)
+    }
+
+    /// The latest translation of the same source, where it is free towards this destination.
+    pub(super) fn reused(&mut self, flow: &Flow, current: &Tuple, range: &Range) -> Option<Tuple> {
+        let mapped = self.mapping(flow, current, range)?;
+        if self.is_taken(&mapped, flow) {
+            return None;
+        }
+        self.sink.step(|| Step::NatMappingReused { leaves_as: mapped });
+        Some(mapped)
     }
 
     /// `find_appropriate_src`: how another flow of the same source was translated, if the range allows that, too.
@@ -158,7 +174,7 @@ impl<S: Sink> Choice<'_, S> {
 
     /// `nf_nat_used_tuple_harder`: for a TCP connection that begins, deletes one that is over and whose numbers the new
     /// one has passed (NAT-PORT-05). True when the tuple is free now, `None` when this rule has no say.
-    fn evict(&mut self, candidate: &Tuple, flow: &Flow) -> Option<bool> {
+    pub(super) fn evict(&mut self, candidate: &Tuple, flow: &Flow) -> Option<bool> {
         let Protocol::Tcp(new) = &flow.protocol else { return None };
         if new.state() != TcpState::SynSent {
             return None;
@@ -203,7 +219,7 @@ fn set_port(tuple: &mut Tuple, manip: Manip, port: u16) {
 }
 
 /// The ports that may be tried, first and last (NAT-PORT-02); `None` when the protocol or the side has nothing to vary.
-fn window(flow: &Flow, tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u16, u16)> {
+pub(super) fn window(flow: &Flow, tuple: &Tuple, range: &Range, manip: Manip) -> Option<(u16, u16)> {
     match tuple.protonum {
         proto::ICMP | proto::ICMPV6 => Some(range.ports.unwrap_or((0, u16::MAX))),
         // A key without a control connection that tells of it means nothing.

@@ -1,5 +1,6 @@
 //! Traces as text and JSON. Everything that happened is a value elsewhere; here are its words.
 
+mod beyond;
 mod fragment;
 mod helper;
 pub mod icmp;

@@ -4,7 +4,7 @@ use core::fmt::{self, Display, Formatter};
 use core::net::IpAddr;
 
 use super::icmp::Named;
-use super::{fragment, helper, sctp, tcp};
+use super::{beyond, fragment, helper, sctp, tcp};
 use crate::confirm::ConfirmDrop;
 use crate::direction::CtInfo;
 use crate::hook::{DropCause, Unseen};
@@ -12,7 +12,7 @@ use crate::nat::NatDrop;
 use crate::network::Network;
 use crate::table::TableFull;
 use crate::template::Template;
-use crate::trace::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
+use crate::trace::{BeyondStep, Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
 use crate::zone::Zone;
 
 /// A step in words that name the interfaces of a network.
@@ -31,6 +31,7 @@ impl Display for InNetwork<'_> {
                 Some(interface) => write!(f, "routing: forwarded out of {}", interface.name),
                 None => self.step.fmt(f),
             },
+            Step::Beyond(BeyondStep::Hairpin { interface }) => beyond::hairpin(self.network.name(Some(*interface)), f),
             _ => self.step.fmt(f),
         }
     }
@@ -153,6 +154,7 @@ impl Display for Step {
                 "nat: the wanted tuple belongs to entry #{id}, a connection that is over and whose numbers this one has \
                  passed: deleted"
             ),
+            Step::Beyond(step) => beyond::step(&step, f),
             Step::Learnt { id, reply } => {
                 write!(f, "the kernel confirmed the flow as entry #{id}; its answers are {reply}")
             }
@@ -304,6 +306,7 @@ impl Display for NatDrop {
             NatDrop::TooShort { need, have } => {
                 write!(f, "nat: {need} bytes are needed to translate it and {have} are there")
             }
+            asked_for => beyond::drop(asked_for, f),
         }
     }
 }

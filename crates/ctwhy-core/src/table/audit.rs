@@ -45,7 +45,11 @@ impl Table {
             for (of_kind, number) in kept.iter_mut().zip(stored.kept_aside()) {
                 of_kind.extend(number);
             }
-            check(&stored.read(&self.aside))?;
+            let entry = stored.read(&self.aside);
+            check(&entry)?;
+            if !self.notes_are_right(slot, &entry.flow) {
+                return Err(Unsound { rule: "an entry is noted by its ends", entry: Some(entry.id) });
+            }
         }
         holds(self.handles.len() == handles, "no tuple leads to an entry that is not there")?;
         for (mut numbers, in_use) in kept.into_iter().zip(self.aside.in_use()) {

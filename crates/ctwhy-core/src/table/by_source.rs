@@ -1,143 +1,188 @@
-//! Which entries have a source in common, most recent first (`nf_nat_bysource`). NAT asks when a flow begins, so that a
-//! client keeps its public port towards every server.
+//! Which entries have an end in common. NAT asks when a flow begins.
+//!
+//! Always kept is what the kernel keeps (`nf_nat_bysource`): the entries of a source, so that a client keeps its public
+//! port towards every server. Where mappings are to be independent of the other end ([`crate::nat::options`]) it is also
+//! kept which end inside each end outside stands for, because two ends inside must not share one.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
+use super::chains::Chains;
+use super::endpoint::Endpoint;
+use super::stored::Stored;
+use super::{EntryId, Table};
 use crate::conn::Flow;
 use crate::direction::Direction;
-use crate::tuple::{Addr, L3};
+use crate::nat::Manip;
+use crate::status::Status;
+use crate::time::Time;
+use crate::tuple::{Addr, Tuple, has_ports};
+use crate::zone::Zone;
 
-/// A source before any translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source {
-    l3num: L3,
-    protonum: u8,
-    address: Addr,
-    port: u16,
-    zone: u16,
-}
-
-impl Source {
-    /// The source of a flow.
-    pub(super) fn of(flow: &Flow) -> Source {
-        let tuple = flow.tuple(Direction::Original);
-        let zone = flow.zone.of(Direction::Original);
-        Source { l3num: tuple.l3num, protonum: tuple.protonum, address: tuple.src, port: tuple.src_u, zone }
-    }
-}
-
-/// Slots of the table, chained by source.
+/// Slots of the table by ends of their entries.
 #[derive(Clone, Debug)]
 pub(super) struct BySource {
-    /// The newest slot of each source.
-    newest: HashTable<u32>,
-    /// By slot; `None` for one that is in no chain.
-    links: Vec<Option<Link>>,
+    sources: Chains<Endpoint>,
+    mappings: Option<Box<Mappings>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    source: Source,
-    newer: Option<u32>,
-    older: Option<u32>,
+/// Members are a slot and, in the lowest bit, the side of its entry that is mapped.
+#[derive(Clone, Debug)]
+struct Mappings {
+    inside: Chains<Endpoint>,
+    outside: Chains<Endpoint>,
+}
+
+const SIDES: [Manip; 2] = [Manip::Src, Manip::Dst];
+
+const fn member(slot: u32, side: Manip) -> u32 {
+    slot << 1 | matches!(side, Manip::Dst) as u32
+}
+
+const fn side(member: u32) -> Manip {
+    if member & 1 == 0 { Manip::Src } else { Manip::Dst }
+}
+
+/// The end inside and the end outside that one side of a flow is translated between, alike where nothing is changed.
+/// `None` where NAT has not decided about the side, and for protocols whose ends are not told apart. An ICMP query is
+/// mapped by its sender only: its id would say nothing about the other end.
+fn mapped([original, reply]: &[Tuple; 2], zone: Zone, status: Status, side: Manip) -> Option<(Endpoint, Endpoint)> {
+    let (there, back) = (zone.of(Direction::Original), zone.of(Direction::Reply));
+    let (varies, ends) = match side {
+        Manip::Src => (
+            has_ports(original.protonum) || original.is_icmp(),
+            (Endpoint::source(original, there), Endpoint::destination(reply, back)),
+        ),
+        Manip::Dst => {
+            (has_ports(original.protonum), (Endpoint::source(reply, back), Endpoint::destination(original, there)))
+        }
+    };
+    (varies && status.contains(side.done())).then_some(ends)
+}
+
+/// Who an entry talks to by its mapping of one side, as it is seen from outside.
+const fn remote([original, reply]: &[Tuple; 2], side: Manip) -> Addr {
+    match side {
+        Manip::Src => original.dst,
+        Manip::Dst => reply.dst,
+    }
 }
 
 impl BySource {
     pub(super) const fn new() -> BySource {
-        BySource { newest: HashTable::new(), links: Vec::new() }
+        BySource { sources: Chains::new(), mappings: None }
     }
 
-    /// Puts a slot in front of its chain.
-    pub(super) fn insert(&mut self, slot: u32, source: Source, hasher: &FixedState) {
-        let links = &mut self.links;
-        if links.len() <= slot as usize {
-            links.resize(slot as usize + 1, None);
+    /// Takes note of the flow of a slot, if NAT has decided about it.
+    pub(super) fn insert(&mut self, slot: u32, flow: &Flow, hasher: &FixedState) {
+        if flow.status.contains(Status::SRC_NAT_DONE) {
+            self.sources.insert(slot, source(flow), hasher);
         }
-        let is_of = |links: &[Option<Link>], slot: u32| link(links, slot).is_some_and(|link| link.source == source);
-        let hash = hasher.hash_one(source);
-        let older = match self.newest.find_mut(hash, |slot| is_of(links, *slot)) {
-            Some(head) => Some(core::mem::replace(head, slot)),
-            None => {
-                let rehash = |slot: &u32| link(links, *slot).map_or(0, |link| hasher.hash_one(link.source));
-                self.newest.insert_unique(hash, slot, rehash);
-                None
-            }
-        };
-        self.set(slot, Some(Link { source, newer: None, older }));
-        self.change(older, |link| link.newer = Some(slot));
+        if let Some(mappings) = &mut self.mappings {
+            mappings.insert(slot, (&flow.tuples, flow.zone, flow.status), hasher);
+        }
     }
 
-    /// Takes a slot out of its chain, if it is in one.
+    /// Forgets a slot.
     pub(super) fn remove(&mut self, slot: u32, hasher: &FixedState) {
-        let Some(Link { source, newer, older }) = link(&self.links, slot) else { return };
-        self.set(slot, None);
-        self.change(newer, |link| link.older = older);
-        self.change(older, |link| link.newer = newer);
-        if newer.is_none()
-            && let Ok(mut head) = self.newest.find_entry(hasher.hash_one(source), |head| *head == slot)
-        {
-            match older {
-                Some(older) => *head.get_mut() = older,
-                None => drop(head.remove()),
+        self.sources.remove(slot, hasher);
+        if let Some(mappings) = &mut self.mappings {
+            for side in SIDES {
+                mappings.inside.remove(member(slot, side), hasher);
+                mappings.outside.remove(member(slot, side), hasher);
             }
         }
     }
 
-    /// The slots of a source, most recent first.
-    pub(super) fn slots(&self, source: Source, hasher: &FixedState) -> impl Iterator<Item = u32> {
-        let is_of = |slot: &u32| link(&self.links, *slot).is_some_and(|link| link.source == source);
-        let first = self.newest.find(hasher.hash_one(source), is_of).copied();
-        core::iter::successors(first, |slot| link(&self.links, *slot)?.older)
+    /// The slots of the source of a flow, most recent first.
+    pub(super) fn slots(&self, flow: &Flow, hasher: &FixedState) -> impl Iterator<Item = u32> {
+        self.sources.members(source(flow), hasher)
     }
+}
 
-    fn set(&mut self, slot: u32, link: Option<Link>) {
-        if let Some(place) = self.links.get_mut(slot as usize) {
-            *place = link;
-        }
-    }
+/// The source of a flow before any translation.
+fn source(flow: &Flow) -> Endpoint {
+    Endpoint::source(flow.tuple(Direction::Original), flow.zone.of(Direction::Original))
+}
 
-    fn change(&mut self, slot: Option<u32>, change: impl FnOnce(&mut Link)) {
-        if let Some(Some(link)) = slot.and_then(|slot| self.links.get_mut(slot as usize)) {
-            change(link);
+impl Mappings {
+    fn insert(&mut self, slot: u32, (tuples, zone, status): (&[Tuple; 2], Zone, Status), hasher: &FixedState) {
+        for side in SIDES {
+            if let Some((inside, outside)) = mapped(tuples, zone, status, side) {
+                self.inside.insert(member(slot, side), inside, hasher);
+                self.outside.insert(member(slot, side), outside, hasher);
+            }
         }
     }
 }
 
-fn link(links: &[Option<Link>], slot: u32) -> Option<Link> {
-    links.get(slot as usize).copied().flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(port: u16) -> Source {
-        Source { l3num: L3::V4, protonum: 17, address: Addr([0; 16]), port, zone: 0 }
+impl Table {
+    /// From now on, or no longer, takes note of which end inside each end outside stands for.
+    pub(crate) fn keep_mappings(&mut self, keep: bool) {
+        if keep == self.by_source.mappings.is_some() {
+            return;
+        }
+        self.by_source.mappings = keep.then(|| {
+            let mut mappings = Box::new(Mappings { inside: Chains::new(), outside: Chains::new() });
+            let mut known: Vec<_> = self.iter().collect();
+            known.sort_by_key(|(_, entry)| entry.id);
+            for (EntryId { slot, .. }, entry) in known {
+                let flow = &entry.flow;
+                mappings.insert(slot, (&flow.tuples, flow.zone, flow.status), &self.hasher);
+            }
+            mappings
+        });
     }
 
-    #[test]
-    fn a_chain_is_most_recent_first_wherever_slots_leave_it() {
-        let hasher = FixedState::with_seed(0);
-        for gone in 0..4u32 {
-            let mut index = BySource::new();
-            for slot in [2, 0, 3, 1] {
-                index.insert(slot, source(7), &hasher);
-                index.insert(slot + 10, source(8), &hasher);
-            }
-            index.remove(gone, &hasher);
-            index.remove(gone, &hasher);
-            index.insert(5, source(7), &hasher);
-            let expected: Vec<u32> = [5, 1, 3, 0, 2].into_iter().filter(|slot| *slot != gone).collect();
-            assert_eq!(index.slots(source(7), &hasher).collect::<Vec<_>>(), expected);
-            for slot in expected {
-                index.remove(slot, &hasher);
-            }
-            assert_eq!(index.slots(source(7), &hasher).count(), 0);
-            assert_eq!(index.slots(source(8), &hasher).collect::<Vec<_>>(), [11, 13, 10, 12]);
-        }
+    /// The ends outside that stand for an end inside, that of the latest flow first. One may come several times.
+    pub(crate) fn mapped_from(&self, inside: Endpoint, now: Time) -> impl Iterator<Item = Endpoint> {
+        let members = self.by_source.mappings.iter().flat_map(move |own| own.inside.members(inside, &self.hasher));
+        members.filter_map(move |member| Some(self.mapping_of(member, now)?.1))
+    }
+
+    /// The end inside that an end outside stands for.
+    pub(crate) fn mapped_to(&self, outside: Endpoint, now: Time) -> Option<Endpoint> {
+        self.talks_by(outside, now).next().map(|(inside, _)| inside)
+    }
+
+    /// Does anybody at this address take part in a flow by an end outside?
+    pub(crate) fn is_talked_to(&self, outside: Endpoint, address: Addr, now: Time) -> bool {
+        self.talks_by(outside, now).any(|(_, remote)| remote == address)
+    }
+
+    /// For each flow by an end outside the end inside, and who it talks to.
+    fn talks_by(&self, outside: Endpoint, now: Time) -> impl Iterator<Item = (Endpoint, Addr)> {
+        let members = self.by_source.mappings.iter().flat_map(move |own| own.outside.members(outside, &self.hasher));
+        members.filter_map(move |member| {
+            let (inside, _) = self.mapping_of(member, now)?;
+            Some((inside, remote(&self.tuples_at(member >> 1)?.1, side(member))))
+        })
+    }
+
+    fn mapping_of(&self, member: u32, now: Time) -> Option<(Endpoint, Endpoint)> {
+        let (stored, tuples) = self.tuples_at(member >> 1)?;
+        if stored.is_expired(now) { None } else { mapped(&tuples, stored.zone, stored.status, side(member)) }
+    }
+
+    fn tuples_at(&self, slot: u32) -> Option<(&Stored, [Tuple; 2])> {
+        let stored = self.slots.get(slot as usize).filter(|stored| stored.live)?;
+        Some((stored, Direction::BOTH.map(|direction| stored.tuple(direction, &self.aside))))
+    }
+
+    /// Is the note that is taken of an entry right?
+    pub(super) fn notes_are_right(&self, slot: u32, entry: &Flow) -> bool {
+        let noted = self.by_source.slots(entry, &self.hasher).any(|noted| noted == slot);
+        noted == entry.status.contains(Status::SRC_NAT_DONE)
+            && self.by_source.mappings.iter().all(|mappings| {
+                SIDES.iter().all(|side| {
+                    let own = member(slot, *side);
+                    let stands = |chains: &Chains<Endpoint>, end| chains.members(end, &self.hasher).any(|m| m == own);
+                    mapped(&entry.tuples, entry.zone, entry.status, *side).is_none_or(|(inside, outside)| {
+                        stands(&mappings.inside, inside) && stands(&mappings.outside, outside)
+                    })
+                })
+            })
     }
 }

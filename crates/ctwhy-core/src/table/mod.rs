@@ -2,6 +2,8 @@
 
 mod audit;
 mod by_source;
+mod chains;
+mod endpoint;
 mod full;
 mod slab;
 mod stored;
@@ -26,7 +28,8 @@ use crate::tuple::{Tuple, proto};
 use crate::zone::Zone;
 
 pub use audit::Unsound;
-use by_source::{BySource, Source};
+use by_source::BySource;
+pub use endpoint::Endpoint;
 use full::Pressure;
 pub use full::TableFull;
 use slab::Blocks;
@@ -276,7 +279,7 @@ impl Table {
     /// The reply tuples of the flows with the source of this one, before any translation, whose source was decided about:
     /// most recent first.
     pub(crate) fn of_same_source(&self, flow: &Flow) -> impl Iterator<Item = Tuple> {
-        let slots = self.by_source.slots(Source::of(flow), &self.hasher);
+        let slots = self.by_source.slots(flow, &self.hasher);
         slots.filter_map(|slot| Some(self.slots.get(slot as usize)?.tuple(Direction::Reply, &self.aside)))
     }
 
@@ -335,9 +338,7 @@ impl Table {
         if let Some(extension) = entry.flow.extension.and_then(|extension| self.extensions.get_mut(extension)) {
             extension.entry = Some(id);
         }
-        if entry.flow.status.contains(Status::SRC_NAT_DONE) {
-            self.by_source.insert(id.slot, Source::of(&entry.flow), &self.hasher);
-        }
+        self.by_source.insert(id.slot, &entry.flow, &self.hasher);
         for direction in Direction::BOTH {
             if direction == Direction::Original && entry.is_hidden() {
                 continue;

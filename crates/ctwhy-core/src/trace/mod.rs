@@ -3,6 +3,7 @@
 //! The engine reports [`Step`]s to a [`Sink`]. The sink is a type parameter of the one code path there is; with the
 //! empty sink `()` the closures that build steps are never called and the compiler removes them.
 
+mod beyond;
 mod fragment;
 mod step;
 
@@ -10,6 +11,7 @@ use alloc::vec::Vec;
 
 use crate::event::Event;
 
+pub use beyond::BeyondStep;
 pub use fragment::FragmentStep;
 pub use step::{Part, Protected, Ruled, Step, TimeoutRule, Unchecked, Update};
 

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 
-use super::FragmentStep;
+use super::{BeyondStep, FragmentStep};
 use crate::direction::{CtInfo, Direction};
 use crate::expect::Mask;
 use crate::helper::{Helper, HelperStep};
@@ -237,6 +237,8 @@ pub enum Step {
         /// Number of the entry.
         id: u32,
     },
+    /// NAT did more than the kernel, because it was asked to.
+    Beyond(BeyondStep),
     /// The kernel said which binding it chose.
     Learnt {
         /// The kernel's number of the entry.
@@ -454,6 +456,7 @@ impl Step {
             Step::NatBound { .. } => "nat_bound",
             Step::NatMappingReused { .. } => "nat_mapping_reused",
             Step::NatEvicted { .. } => "nat_evicted",
+            Step::Beyond(step) => step.name(),
             Step::Learnt { .. } => "learnt",
             Step::NatBypassed => "nat_bypassed",
             Step::Rewritten { .. } => "rewritten",

@@ -1,6 +1,8 @@
-//! What is said on a command line about a host that tracks: its rules, its sysctls, the size of its table.
+//! What is said on a command line about a host that tracks: its rules, its sysctls, the size of its table, where NAT is
+//! to do otherwise than the kernel.
 
 mod check;
+mod nat_options;
 mod network;
 
 use std::num::NonZeroU32;
@@ -9,6 +11,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use ctwhy_core::hook::Engine;
+use ctwhy_core::nat::options::Options;
 use ctwhy_core::rules::{Rules, TableName, iptables};
 use ctwhy_core::sysctl::{SysctlError, Sysctls};
 use ctwhy_core::tuple::L3;
@@ -21,6 +24,7 @@ pub(crate) use network::{RouteArg, parse_prefix, prefixed};
 use crate::failure::Failure;
 use crate::report::summary::Plural;
 use check::{asks_in_interface, check};
+use nat_options::NatOptions;
 
 /// Rules, sysctls and limits of a host.
 #[derive(Args, Clone, Debug)]
@@ -47,6 +51,8 @@ pub(crate) struct Settings {
     /// Do not verify checksums, as nf_conntrack_checksum=0
     #[arg(long)]
     no_checksum: bool,
+    #[command(flatten)]
+    nat: NatOptions,
 }
 
 /// What the settings of a host mean beside what is in its engine.
@@ -62,8 +68,8 @@ impl Settings {
     /// Sets up a host whose network is known already; `limits` are those of a host that sends errors itself.
     ///
     /// # Errors
-    /// A rule file that cannot be read or understood, rules that need what was not said, or a sysctl that decides about
-    /// nothing.
+    /// A rule file that cannot be read or understood, rules that need what was not said, a sysctl that decides about
+    /// nothing, or options of NAT that do not go together.
     pub(crate) fn apply(&self, engine: &mut Engine, mut limits: Option<&mut Limits>) -> Result<Remarks, Failure> {
         let mut remarks = Remarks::default();
         let files = [
@@ -90,6 +96,11 @@ impl Settings {
         }
         sysctls.checksum &= !self.no_checksum;
         sysctls.table_limit = self.table_limit;
+        let options = self.nat.options()?;
+        if options != Options::KERNEL && [L3::V4, L3::V6].iter().all(|l3num| engine.rules(*l3num).nat.is_none()) {
+            remarks.notes.push("--nat-option changes nothing without a nat table; --rules reads one".to_owned());
+        }
+        engine.set_nat_options(options);
         Ok(remarks)
     }
 }
