@@ -23,10 +23,8 @@ fn explained(prepared: &[String; 3], options: &[&str]) -> Ran {
 
 #[test]
 fn an_option_says_what_it_did() {
-    let prepared = prepared("options", &[
-        udp("10.0.1.2:40000", "192.0.2.80:53", 4),
-        udp("10.0.1.3:40000", "192.0.2.81:53", 4),
-    ]);
+    let prepared =
+        prepared("options", &[udp("10.0.1.2:40000", "192.0.2.80:53", 4), udp("10.0.1.3:40000", "192.0.2.81:53", 4)]);
     let kernel = explained(&prepared, &[]).well();
     assert_eq!(kernel.matches("dport=40000").count(), 2, "{kernel}");
     let mapped = explained(&prepared, &["--nat-option", "endpoint-independent-mapping"]).well();
