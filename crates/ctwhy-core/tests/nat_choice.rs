@@ -74,7 +74,7 @@ const CLASS: (&[u16], &[u16]) = (&[1_024, 55_555, 65_535], &[0, 1, 600, 1_023]);
 const ANY: (&[u16], &[u16]) = (&[0, 1, 600, 1_023, 55_555, 65_535], &[]);
 
 fn drawn_protocols(six: bool) -> Vec<Drawn> {
-    let header = if six { 40 } else { 20 };
+    let header: usize = if six { 40 } else { 20 };
     let of =
         |name, first, protonum, at, (fits, refused)| Drawn { name, first, protonum, at: header + at, fits, refused };
     vec![

@@ -1,8 +1,12 @@
 //! Which entries have an end in common. NAT asks when a flow begins.
 //!
 //! Always kept is what the kernel keeps (`nf_nat_bysource`): the entries of a source, so that a client keeps its public
-//! port towards every server. Where mappings are to be independent of the other end ([`crate::nat::options`]) it is also
-//! kept which end inside each end outside stands for, because two ends inside must not share one.
+//! port towards every server. The kernel notes flows from the moment that they are bound, and here they are noted when they
+//! are confirmed; but nothing happens between a source's binding and confirm, unless the flow was expected and waits in a
+//! queue meanwhile.
+//!
+//! Where mappings are to be independent of the other end ([`crate::nat::options`]) it is also kept which end inside each
+//! end outside stands for, because two ends inside must not share one.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
