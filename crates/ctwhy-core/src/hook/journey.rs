@@ -19,6 +19,7 @@ use crate::tuple::{L3, proto};
 use alloc::boxed::Box;
 use core::mem;
 
+use super::passage::Carrier;
 use super::seen::looked_at_early;
 use super::steps::left;
 use super::{DropCause, Egress, Engine, Entered, Hook, Passage, Resized, Ruling, Unseen, Way, not_tracked};
@@ -39,7 +40,7 @@ impl Engine {
         sink: &mut S,
     ) -> Ruling {
         let mut passage = Passage::new(in_interface, now);
-        match self.begin((&mut *buffer, wire_len), &mut passage, sink) {
+        match self.begin((&mut *buffer, wire_len), Carrier::Engine, &mut passage, sink) {
             None => self.finish(buffer, passage, sink),
             Some(ended) => ended,
         }
@@ -56,7 +57,7 @@ impl Engine {
         sink: &mut S,
     ) -> Entered {
         let mut passage = Passage::new(in_interface, now);
-        match self.begin((buffer, wire_len), &mut passage, sink) {
+        match self.begin((buffer, wire_len), Carrier::Engine, &mut passage, sink) {
             None => Entered::OnItsWay(passage),
             Some(ended) => Entered::Ended(ended),
         }
@@ -64,20 +65,21 @@ impl Engine {
 
     /// PREROUTING and routing; the ruling about a packet that ended there. What a packet carries is filled in where it
     /// stays, because to move it about costs more than most decisions.
-    fn begin<S: Sink>(
+    pub(super) fn begin<S: Sink>(
         &mut self,
         (buffer, wire_len): (&mut [u8], usize),
+        carrier: Carrier,
         passage: &mut Passage,
         sink: &mut S,
     ) -> Option<Ruling> {
         let from = (passage.way.in_interface, passage.way.now);
         match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
-            Gathered::AsIs => self.begin_whole((buffer, wire_len), passage, sink),
+            Gathered::AsIs => self.begin_whole((buffer, wire_len), carrier, passage, sink),
             Gathered::Unseen(unseen) => Some(Ruling::unseen(Hook::PreRouting, unseen)),
             Gathered::Whole(mut datagram) => {
                 let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
                 passage.way.datagram = Some(datagram);
-                let mut begun = self.begin_whole((&mut bytes, len), passage, sink);
+                let mut begun = self.begin_whole((&mut bytes, len), carrier, passage, sink);
                 let datagram = match &mut begun {
                     None => &mut passage.way.datagram,
                     Some(ended) => &mut ended.datagram,
@@ -91,7 +93,7 @@ impl Engine {
     }
 
     /// The first hook of a packet: fragments wait there.
-    fn gather<S: Sink>(
+    pub(super) fn gather<S: Sink>(
         &mut self,
         (bytes, wire_len): (&[u8], usize),
         hook: Hook,
@@ -110,25 +112,33 @@ impl Engine {
     fn begin_whole<S: Sink>(
         &mut self,
         (buffer, wire_len): (&mut [u8], usize),
+        carrier: Carrier,
         passage: &mut Passage,
         sink: &mut S,
     ) -> Option<Ruling> {
         let hook = Hook::PreRouting;
-        let packet = match Packet::parse(buffer, wire_len) {
+        let mut packet = match Packet::parse(buffer, wire_len) {
             Ok(packet) => packet,
             Err(error) => return Some(Ruling::unseen(hook, Unseen::Packet(error))),
         };
+        packet.checksum_trusted = passage.way.checksum_trusted;
         if let Some(unseen) = not_tracked(&packet) {
             return Some(Ruling::unseen(hook, unseen));
         }
-        let Passage { tracked, way, egress } = passage;
+        let Passage { tracked, way, egress, .. } = passage;
         way.of(&packet);
         if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
             return Some(Ruling::dropped_unseen(hook, cause));
         }
         let is_tracked = !matches!(tracked.attached, Attached::Untracked);
         way.linear = looked_at_early(&packet, is_tracked && self.conntrack.sysctls.checksum);
-        match self.arrives(way.bytes(buffer), tracked, way, sink) {
+        let buffer = way.bytes(buffer);
+        let arrived = self.arrives(buffer, tracked, way, sink);
+        let arrived = match carrier {
+            Carrier::Engine => arrived.and_then(|()| self.routes(buffer, way, sink)),
+            Carrier::Kernel => arrived.map(|()| Egress::Nowhere),
+        };
+        match arrived {
             Ok(to) => {
                 *egress = to;
                 None
@@ -144,7 +154,7 @@ impl Engine {
     }
 
     fn finish<S: Sink>(&mut self, buffer: &mut [u8], mut passage: Passage, sink: &mut S) -> Ruling {
-        let Passage { tracked, way, egress } = &mut passage;
+        let Passage { tracked, way, egress, .. } = &mut passage;
         let mut datagram = way.datagram.as_mut().map(|datagram| mem::take(&mut datagram.bytes));
         let buffer = datagram.as_deref_mut().unwrap_or(way.bytes(buffer));
         let ended = match egress {
@@ -265,16 +275,20 @@ impl Engine {
         self.conntrack.track_into(tracked, packet, hook, template, way.now, sink).map_err(DropCause::TableFull)
     }
 
-    /// PREROUTING behind conntrack, routing, and where that leads.
+    /// PREROUTING behind conntrack.
     fn arrives<S: Sink>(
         &mut self,
         buffer: &mut [u8],
         tracked: &mut Tracked,
         way: &mut Way,
         sink: &mut S,
-    ) -> Result<Egress, DropCause> {
+    ) -> Result<(), DropCause> {
         self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
-        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        self.nat(buffer, tracked, Hook::PreRouting, way, sink)
+    }
+
+    /// Routing, and where that leads.
+    fn routes<S: Sink>(&mut self, buffer: &mut [u8], way: &mut Way, sink: &mut S) -> Result<Egress, DropCause> {
         if self.network.is_unknown() {
             return Ok(Egress::Forwarded(None));
         }
@@ -307,15 +321,26 @@ impl Engine {
         sink: &mut S,
     ) -> Result<(), DropCause> {
         if !self.network.is_unknown() {
-            self.consult(TableName::Mangle, Hook::Forward, buffer, tracked, way, sink)?;
-            self.consult(TableName::Filter, Hook::Forward, buffer, tracked, way, sink)?;
+            self.passes(buffer, tracked, way, sink)?;
         }
         self.departs(buffer, tracked, way, sink)?;
         self.cut(buffer, way, sink)
     }
 
+    /// FORWARD.
+    pub(super) fn passes<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::Forward, buffer, tracked, way, sink)?;
+        self.consult(TableName::Filter, Hook::Forward, buffer, tracked, way, sink)
+    }
+
     /// LOCAL_IN.
-    fn delivers<S: Sink>(
+    pub(super) fn delivers<S: Sink>(
         &mut self,
         buffer: &mut [u8],
         tracked: &mut Tracked,
@@ -328,6 +353,19 @@ impl Engine {
         self.confirm(buffer, tracked, way, sink)
     }
 
+    /// LOCAL_OUT behind conntrack.
+    pub(super) fn originates<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        self.consult(TableName::Mangle, Hook::LocalOut, buffer, tracked, way, sink)?;
+        self.nat(buffer, tracked, Hook::LocalOut, way, sink)?;
+        self.consult(TableName::Filter, Hook::LocalOut, buffer, tracked, way, sink)
+    }
+
     /// LOCAL_OUT behind conntrack, and on.
     fn leaves<S: Sink>(
         &mut self,
@@ -336,9 +374,7 @@ impl Engine {
         way: &mut Way,
         sink: &mut S,
     ) -> Result<Egress, DropCause> {
-        self.consult(TableName::Mangle, Hook::LocalOut, buffer, tracked, way, sink)?;
-        self.nat(buffer, tracked, Hook::LocalOut, way, sink)?;
-        self.consult(TableName::Filter, Hook::LocalOut, buffer, tracked, way, sink)?;
+        self.originates(buffer, tracked, way, sink)?;
         match self.destination(buffer, way, sink) {
             Destination::None => Err(DropCause::NoRoute),
             Destination::Interface(out) => {
@@ -370,13 +406,12 @@ impl Engine {
         if let Ok(packet) = Packet::parse(buffer, way.len) {
             self.track(&packet, Hook::PreRouting, tracked, way, sink)?;
         }
-        self.consult(TableName::Mangle, Hook::PreRouting, buffer, tracked, way, sink)?;
-        self.nat(buffer, tracked, Hook::PreRouting, way, sink)?;
+        self.arrives(buffer, tracked, way, sink)?;
         self.delivers(buffer, tracked, way, sink)
     }
 
     /// POSTROUTING.
-    fn departs<S: Sink>(
+    pub(super) fn departs<S: Sink>(
         &mut self,
         buffer: &mut [u8],
         tracked: &mut Tracked,

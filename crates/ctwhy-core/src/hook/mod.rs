@@ -16,6 +16,7 @@ mod journey;
 mod passage;
 mod ruling;
 mod seen;
+mod stages;
 mod steps;
 
 use crate::conn::{Confirmed, Flow};
@@ -36,6 +37,7 @@ pub(crate) use passage::Way;
 pub use passage::{Entered, Passage};
 pub use ruling::{DropCause, Egress, Resized, Ruling, Unseen, Verdict};
 pub(crate) use seen::not_tracked;
+pub use stages::Handed;
 
 /// A hook (`enum nf_inet_hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

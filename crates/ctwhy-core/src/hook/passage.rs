@@ -9,7 +9,7 @@ use crate::time::Time;
 use crate::tuple::L3;
 use alloc::boxed::Box;
 
-use super::{Egress, Resized, Ruling};
+use super::{Egress, Hook, Resized, Ruling};
 
 /// What became of a packet in [`Engine::enter`](super::Engine::enter).
 #[derive(Clone, Debug)]
@@ -20,12 +20,23 @@ pub enum Entered {
     OnItsWay(Passage),
 }
 
+/// Who takes a packet from PREROUTING to the next hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// The engine, by the network that it knows.
+    Engine,
+    /// A kernel.
+    Kernel,
+}
+
 /// A packet behind routing and before its last hooks.
 #[derive(Clone, Debug)]
 pub struct Passage {
     pub(super) tracked: Tracked,
     pub(super) way: Way,
     pub(super) egress: Egress,
+    /// Where it began.
+    pub(super) hook: Hook,
 }
 
 impl Default for Passage {
@@ -37,7 +48,12 @@ impl Default for Passage {
 impl Passage {
     /// Of a packet that nobody has looked at yet.
     pub(super) const fn new(in_interface: Option<u16>, now: Time) -> Passage {
-        Passage { tracked: Tracked::not_yet(), way: Way::new(in_interface, now), egress: Egress::Nowhere }
+        Passage {
+            tracked: Tracked::not_yet(),
+            way: Way::new(in_interface, now),
+            egress: Egress::Nowhere,
+            hook: Hook::PreRouting,
+        }
     }
 
     /// What conntrack calls the packet.
@@ -63,8 +79,12 @@ pub(crate) struct Way {
     pub(crate) len: usize,
     /// The mark that rules gave it (`skb->mark`).
     pub(crate) mark: u32,
+    /// Did NAT rewrite it, or a helper look for something to rewrite?
+    pub(super) rewritten: bool,
     /// What a helper made of its length.
     pub(crate) resized: Option<Resized>,
+    /// Does somebody vouch for its checksum, or is it still to be filled in?
+    pub(super) checksum_trusted: bool,
     /// How many bytes of it had to lie in one piece so far.
     pub(super) linear: usize,
     /// Where it came in fragments.
@@ -82,7 +102,9 @@ impl Way {
             l3num: L3::V4,
             len: 0,
             mark: 0,
+            rewritten: false,
             resized: None,
+            checksum_trusted: false,
             linear: 0,
             datagram: None,
             cut: None,

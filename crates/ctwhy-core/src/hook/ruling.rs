@@ -167,6 +167,10 @@ pub struct Ruling {
     pub egress: Egress,
     /// Its entry, as it was attached when the packet ended or left.
     pub attached: Attached,
+    /// Did NAT rewrite it, or a helper look for something to rewrite? The TTL does not count.
+    pub rewritten: bool,
+    /// The mark that rules left it with (`skb->mark`).
+    pub mark: u32,
     /// Its length where a helper changed it; see [`Engine::departed`](super::Engine::departed).
     pub resized: Option<Resized>,
     /// The datagram that it completed, when it is a fragment: everything else is about that.
@@ -200,6 +204,8 @@ impl Ruling {
             verdict: Verdict::Accept,
             egress: Egress::Nowhere,
             attached: Attached::None,
+            rewritten: false,
+            mark: 0,
             resized: None,
             datagram: None,
             cut: None,

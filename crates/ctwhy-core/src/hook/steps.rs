@@ -105,9 +105,9 @@ impl Engine {
             }
         };
         let Tracked { ctinfo, reason, attached } = tracked;
-        let Way { resized, datagram, cut, .. } = way;
+        let Way { rewritten, mark, resized, datagram, cut, .. } = way;
         let resized = if ended.is_ok() { resized } else { None };
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, resized, datagram, cut }
+        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, rewritten, mark, resized, datagram, cut }
     }
 
     /// An entry that is not in the table goes with its packet (NEW-02).
@@ -145,8 +145,9 @@ impl Engine {
             options: &self.conntrack.nat,
             now: way.now,
         };
-        let linear = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;
-        way.linear = way.linear.max(linear);
+        let did = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;
+        way.linear = way.linear.max(did.linear);
+        way.rewritten |= did.rewritten;
         Ok(())
     }
 }

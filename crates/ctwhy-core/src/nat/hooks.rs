@@ -35,8 +35,16 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) now: Time,
 }
 
-/// `nf_nat_inet_fn`: decides where nothing was decided yet, then rewrites. Returns how many bytes of the packet had to lie
-/// in one piece for that.
+/// What NAT did to a packet at one hook.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Translated {
+    /// How many bytes of it had to lie in one piece for that.
+    pub(crate) linear: usize,
+    /// Was it rewritten?
+    pub(crate) rewritten: bool,
+}
+
+/// `nf_nat_inet_fn`: decides where nothing was decided yet, then rewrites.
 pub(crate) fn translate<S: Sink>(
     buffer: &mut [u8],
     len: usize,
@@ -44,21 +52,22 @@ pub(crate) fn translate<S: Sink>(
     hook: Hook,
     around: &mut Surroundings<'_>,
     sink: &mut S,
-) -> Result<usize, NatDrop> {
-    let Some(manip) = hook.manip() else { return Ok(0) };
+) -> Result<Translated, NatDrop> {
+    let untouched = Translated::default();
+    let Some(manip) = hook.manip() else { return Ok(untouched) };
     let Some(direction) = tracked.ctinfo.direction() else {
         if around.options.drop_source_quench && is_source_quench(buffer, len) {
             return Err(NatDrop::SourceQuench);
         }
         sink.step(|| Step::NatBypassed);
-        return Ok(0);
+        return Ok(untouched);
     };
     let related = matches!(tracked.ctinfo, CtInfo::Related | CtInfo::RelatedReply);
     if related && let Some(at) = icmp_message(buffer, len) {
         if around.options.drop_source_quench && is_source_quench(buffer, len) {
             return Err(NatDrop::SourceQuench);
         }
-        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(0) };
+        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(untouched) };
         return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), around.options, sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
@@ -70,13 +79,14 @@ pub(crate) fn translate<S: Sink>(
         }
         return Err(NatDrop::InterfaceChanged);
     }
-    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(0) };
+    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(untouched) };
     if manip.applies(binding.status, direction)
         && let Some(target) = binding.other.invert()
     {
-        return rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink);
+        let linear = rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?;
+        return Ok(Translated { linear, rewritten: true });
     }
-    Ok(0)
+    Ok(untouched)
 }
 
 /// Is it the error that RFC 6633 deprecates?

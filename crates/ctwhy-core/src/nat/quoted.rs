@@ -1,7 +1,7 @@
 //! ICMP errors through NAT: the error and the packet that it quotes are translated back, each on its own side
 //! (`nf_nat_icmp_reply_translation` and its IPv6 twin; catalogue D.6).
 
-use super::hooks::Binding;
+use super::hooks::{Binding, Translated};
 use super::manip::{Place, holds_header, put16, rewrite};
 use super::options::Options;
 use super::{Manip, NatDrop};
@@ -17,8 +17,7 @@ use crate::tuple::{L3, proto};
 /// Where its checksum is in an IPv4 header.
 const CHECKSUM: usize = 10;
 
-/// Translates an error that travels in `direction` of the flow of `binding` at one nat hook. Returns how many bytes
-/// of the error had to lie in one piece for that.
+/// Translates an error that travels in `direction` of the flow of `binding` at one nat hook.
 ///
 /// # Errors
 /// [`NatDrop`] when the error must not go on.
@@ -30,7 +29,7 @@ pub(super) fn translate_error<S: Sink>(
     (hook, manip): (Hook, Manip),
     options: &Options,
     sink: &mut S,
-) -> Result<usize, NatDrop> {
+) -> Result<Translated, NatDrop> {
     let l3num = binding.other.l3num;
     let quote = at + icmp::HEADER;
     let mut writable = holds_header(len, quote, l3num)?;
@@ -51,7 +50,7 @@ pub(super) fn translate_error<S: Sink>(
     }
     if !manip.applies(binding.status, direction) {
         sink.step(|| Step::ErrorUntranslated { hook });
-        return Ok(writable);
+        return Ok(Translated { linear: writable, rewritten: false });
     }
     // The quoted packet went the other way: what is the source outside is the destination in the quote, and it takes
     // the tuple of the other direction as it stands.
@@ -66,7 +65,7 @@ pub(super) fn translate_error<S: Sink>(
         };
         writable = writable.max(rewrite(buffer, &Place { ip: 0, len, part: Part::Outer }, &target, manip, sink)?);
     }
-    Ok(writable)
+    Ok(Translated { linear: writable, rewritten: true })
 }
 
 /// The sum that a message starts with: of the pseudo header as it is now in IPv6, nothing in IPv4.
