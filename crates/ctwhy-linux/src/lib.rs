@@ -9,6 +9,7 @@
 //! - [`ctnetlink`] reads the connection table and follows its changes.
 //! - [`nflog`] receives copies of packets from behind source NAT.
 //! - [`interfaces`] has names for interface numbers, and addresses.
+//! - [`links`] tells of interfaces, addresses and routes, and when they change.
 //! - [`wire`] puts raw packets on a wire and takes them off; [`burst`] does so with many at once, each marked.
 //! - [`peer`] is how programs of one user find each other.
 //! - [`socket`] has sockets that tell who complained about what they sent.
@@ -22,6 +23,7 @@ pub mod burst;
 pub mod ctnetlink;
 pub mod interfaces;
 pub mod lab;
+pub mod links;
 mod netlink;
 pub mod netns;
 pub mod nflog;

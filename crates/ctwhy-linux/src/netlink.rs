@@ -1,4 +1,4 @@
-//! nfnetlink: a socket, messages out, messages and attributes in (RFC 3549; `include/uapi/linux/netlink.h`).
+//! Netlink, nfnetlink above all: a socket, messages out, messages and attributes in (RFC 3549; `include/uapi/linux/netlink.h`).
 
 use std::io;
 use std::mem::size_of;
@@ -242,7 +242,7 @@ fn be16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|b| u16::from_be_bytes(*b))
 }
 
-/// A nfnetlink socket of libmnl with the options that the crate mnl does not offer.
+/// A netlink socket of libmnl with the options that the crate mnl does not offer.
 pub(crate) struct Socket {
     mnl: mnl::Socket,
     sequence: u32,
@@ -253,9 +253,18 @@ pub(crate) struct Socket {
 unsafe impl Send for Socket {}
 
 impl Socket {
-    /// `groups` has bit `n - 1` set for each multicast group `n` to join.
+    /// For nfnetlink. `groups` has bit `n - 1` set for each multicast group `n` to join.
     pub(crate) fn open(groups: u32) -> io::Result<Socket> {
-        let mnl = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        Socket::open_on(mnl::Bus::Netfilter, groups)
+    }
+
+    /// For rtnetlink.
+    pub(crate) fn open_route(groups: u32) -> io::Result<Socket> {
+        Socket::open_on(mnl::Bus::Route, groups)
+    }
+
+    fn open_on(bus: mnl::Bus, groups: u32) -> io::Result<Socket> {
+        let mnl = mnl::Socket::open(bus)?;
         mnl.bind(groups, 0)?;
         Ok(Socket { mnl, sequence: 0 })
     }

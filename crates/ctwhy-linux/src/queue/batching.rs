@@ -11,6 +11,9 @@ use crate::netlink::{Attribute, Message, Messages, Outgoing, Socket, Subsystem};
 
 /// How many packets one `recvmmsg` takes at most.
 const BATCH: usize = 32;
+/// How many bytes of verdicts one call sends, unless a single one is longer; the smallest send buffer that systems come
+/// with holds them (`net.core.wmem_default`, counted double).
+const SENT_AT_ONCE: usize = 96 << 10;
 /// Room for everything in a message besides the packet.
 const METADATA: usize = 4096;
 
@@ -19,6 +22,7 @@ pub struct MnlQueue {
     socket: Socket,
     number: u16,
     blocking: bool,
+    fail_open: bool,
     inbox: Inbox,
     outbox: Outgoing,
     /// How many verdicts to collect before they are sent.
@@ -42,7 +46,8 @@ impl MnlQueue {
         let bind = [libc::NFQNL_CFG_CMD_BIND as u8, 0, 0, 0];
         let [r0, r1, r2, r3] = u32::from(config.copy_range).to_be_bytes();
         let params = [r0, r1, r2, r3, libc::NFQNL_COPY_PACKET as u8];
-        let flags = libc::NFQA_CFG_F_FAIL_OPEN as u32 | if config.gso { libc::NFQA_CFG_F_GSO as u32 } else { 0 };
+        let flag = |set: bool, flag: libc::c_int| if set { flag as u32 } else { 0 };
+        let flags = flag(config.fail_open, libc::NFQA_CFG_F_FAIL_OPEN) | flag(config.gso, libc::NFQA_CFG_F_GSO);
         let mask = (libc::NFQA_CFG_F_FAIL_OPEN | libc::NFQA_CFG_F_GSO) as u32;
         // All in one message: a queue that is bound but has no copy mode yet would drop packets.
         let attributes: [(libc::c_int, &[u8]); 5] = [
@@ -58,6 +63,7 @@ impl MnlQueue {
             socket,
             number,
             blocking: true,
+            fail_open: config.fail_open,
             inbox: Inbox::new(usize::from(config.copy_range) + METADATA),
             outbox: Outgoing::default(),
             collect: 1,
@@ -66,8 +72,9 @@ impl MnlQueue {
             gaps: Gaps::default(),
         };
         // Packets that overtook the acknowledgement.
+        let verdict = if config.fail_open { Verdict::ACCEPT } else { Verdict::DROP };
         for id in early {
-            queue.verdict(id, Verdict::ACCEPT)?;
+            queue.verdict(id, verdict)?;
         }
         Ok(queue)
     }
@@ -153,6 +160,10 @@ impl PacketQueue for MnlQueue {
     }
 
     fn verdict(&mut self, id: u32, verdict: Verdict<'_>) -> io::Result<()> {
+        // What one call sends must fit into the send buffer.
+        if self.outbox.bytes().len() + verdict.payload.map_or(0, <[u8]>::len) > SENT_AT_ONCE {
+            self.flush()?;
+        }
         let flags = libc::NLM_F_REQUEST as u16;
         self.outbox.begin(Subsystem::Queue, libc::NFQNL_MSG_VERDICT as u8, flags, 0, self.number);
         self.outbox.attribute(libc::NFQA_VERDICT_HDR as u16, &verdict_header(verdict.decision, id))?;
@@ -198,10 +209,12 @@ impl AsFd for MnlQueue {
 
 impl Drop for MnlQueue {
     fn drop(&mut self) {
-        // What still waits would be dropped with the queue: let it pass. Nobody is left to tell about a failure, and no
+        // What still waits is dropped with the queue, unless it is let pass. Nobody is left to tell about a failure, and no
         // answer is asked for: in a full receive buffer there is no room for one.
         let _ = self.flush();
-        let _ = self.accept_all();
+        if self.fail_open {
+            let _ = self.accept_all();
+        }
         let _ = self.unbind();
     }
 }

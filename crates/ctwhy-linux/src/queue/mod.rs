@@ -133,17 +133,28 @@ pub struct QueueConfig {
     pub gso: bool,
     /// Receive buffer of the socket in bytes; [`NfqQueue`] cannot set it.
     pub receive_buffer: usize,
+    /// Do packets pass for which there is no room, and those that still wait at the end (`NFQA_CFG_F_FAIL_OPEN`)? Otherwise
+    /// they are dropped. [`NfqQueue`] lets them pass.
+    pub fail_open: bool,
 }
 
 impl QueueConfig {
-    /// Whole packets, 16384 waiting at most, a receive buffer of 32 MiB, offloaded packets as they are.
+    /// Whole packets, 16384 waiting at most, a receive buffer of 32 MiB, offloaded packets as they are, and those pass that
+    /// there is no room for.
     #[must_use]
     pub fn new(number: u16) -> QueueConfig {
-        QueueConfig { number, max_len: 16384, copy_range: u16::MAX, gso: true, receive_buffer: 32 << 20 }
+        QueueConfig {
+            number,
+            max_len: 16384,
+            copy_range: u16::MAX,
+            gso: true,
+            receive_buffer: 32 << 20,
+            fail_open: true,
+        }
     }
 }
 
-/// A bound queue. It is fail-open: when it is full, packets pass instead of being dropped.
+/// A bound queue.
 pub trait PacketQueue {
     /// Receives the next packet into `packet`, whose payload buffer is used again. `false`: nothing
     /// there, or a signal came.
@@ -179,7 +190,8 @@ pub trait PacketQueue {
     /// Waits for packets when `true` (the default), returns at once from [`PacketQueue::recv`] when `false`.
     fn set_blocking(&mut self, blocking: bool);
 
-    /// Packets that the kernel let pass because the receive buffer was full, up to the packet received last.
+    /// Packets that the kernel let pass, or dropped where the queue is not fail-open, because the receive buffer was full, up
+    /// to the packet received last.
     fn missed(&self) -> u64;
 
     /// The kernel's counters for this queue.

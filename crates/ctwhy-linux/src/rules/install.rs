@@ -8,10 +8,15 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::{CHAINS, RuleSet};
+use super::{CHAINS, Chain, RuleSet};
 use crate::context;
 use crate::program::{self, find};
 use crate::queue::{StatsReader, owner};
+
+/// Are the tools of all families here?
+pub(super) fn find_tools() -> io::Result<()> {
+    Ok(families().iter().try_for_each(|(tool, _)| find(tool).map(drop))?)
+}
 
 /// The tools of both families, or of IPv4 alone where the kernel runs without IPv6.
 fn families() -> &'static [(&'static str, &'static str)] {
@@ -54,10 +59,10 @@ pub struct LogTable {
 
 /// Where rules are: commands run there, whatever namespace the calling thread has moved to since.
 #[derive(Debug)]
-struct Namespace(OwnedFd);
+pub(super) struct Namespace(OwnedFd);
 
 impl Namespace {
-    fn of_this_thread() -> io::Result<Namespace> {
+    pub(super) fn of_this_thread() -> io::Result<Namespace> {
         Ok(Namespace(File::open(THIS_NAMESPACE).map_err(context(THIS_NAMESPACE))?.into()))
     }
 
@@ -84,17 +89,32 @@ impl Namespace {
         Ok(())
     }
 
-    /// What `iptables -t mangle -S` prints.
-    fn mangle_rules(&self, tool: &str) -> io::Result<String> {
-        self.run(tool, &["-w", "5", "-t", "mangle", "-S"], "")
+    /// What `iptables -t TABLE -S` prints.
+    fn rules(&self, tool: &str, table: &str) -> io::Result<String> {
+        self.run(tool, &["-w", "5", "-t", table, "-S"], "")
     }
 
-    fn remove_chains(&self) -> io::Result<()> {
+    /// Removes chains and the jumps to them; those of one family in one transaction.
+    pub(super) fn remove_chains(&self, chains: &[Chain]) -> io::Result<()> {
         for (tool, restore) in families() {
-            let deletions = deletions(&self.mangle_rules(tool)?);
-            if !deletions.is_empty() {
-                self.run(restore, &RESTORE, &format!("*mangle\n{deletions}COMMIT\n"))?;
+            let mut text = String::new();
+            for table in tables(chains) {
+                let deletions = deletions(&self.rules(tool, table)?, table, chains);
+                if !deletions.is_empty() {
+                    text += &format!("*{table}\n{deletions}COMMIT\n");
+                }
             }
+            if !text.is_empty() {
+                self.run(restore, &RESTORE, &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts rules in, given as the text for each family's `restore`.
+    pub(super) fn restore(&self, text: impl Fn(&str) -> String) -> io::Result<()> {
+        for (tool, restore) in families() {
+            self.run(restore, &RESTORE, &text(tool))?;
         }
         Ok(())
     }
@@ -115,15 +135,15 @@ impl Namespace {
     }
 
     fn remove_all(&self) -> io::Result<()> {
-        self.remove_chains()?;
+        self.remove_chains(&CHAINS)?;
         self.our_tables().iter().try_for_each(|table| self.delete_table(table))
     }
 
     /// Rules whose queue somebody else serves belong to a run that lives.
-    fn refuse_when_in_use(&self) -> io::Result<()> {
+    pub(super) fn refuse_when_in_use(&self, chains: &[Chain]) -> io::Result<()> {
         let mut stats = StatsReader::open()?;
         for (tool, _) in families() {
-            for queue in queues(&self.mangle_rules(tool)?) {
+            for queue in queues(&self.rules(tool, "mangle")?, chains) {
                 let Some(bound) = stats.read(queue)? else { continue };
                 let owner = owner(bound.portid).unwrap_or_else(|| format!("port id {}", bound.portid));
                 // Our own queue may have been opened before its rules.
@@ -146,11 +166,9 @@ impl RuleSet {
     /// # Errors
     /// iptables is missing, its kernel side is, CAP_NET_ADMIN is missing, or a run that lives has rules in place.
     pub fn install(&self) -> io::Result<Installed> {
-        for (tool, _) in families() {
-            find(tool)?;
-        }
+        find_tools()?;
         let namespace = Namespace::of_this_thread()?;
-        namespace.refuse_when_in_use()?;
+        namespace.refuse_when_in_use(&CHAINS)?;
         namespace.remove_all()?;
         // From here on whatever is in place goes when this is dropped.
         let namespace = Arc::new(namespace);
@@ -161,10 +179,8 @@ impl RuleSet {
         let installed = Installed { queue: QueueRules { namespace, removed: false }, log };
         // Without copies the other rules have more to do themselves.
         let log_group = self.log_group.filter(|_| installed.has_log());
-        let text = RuleSet { log_group, ..self.clone() }.restore_text();
-        for (_, restore) in families() {
-            installed.queue.namespace.run(restore, &RESTORE, &text)?;
-        }
+        let rules = RuleSet { log_group, ..self.clone() };
+        installed.queue.namespace.restore(|_| rules.restore_text())?;
         Ok(installed)
     }
 }
@@ -223,14 +239,14 @@ impl QueueRules {
     /// A tool's error.
     pub fn remove(mut self) -> io::Result<()> {
         self.removed = true;
-        self.namespace.remove_chains()
+        self.namespace.remove_chains(&CHAINS)
     }
 }
 
 impl Drop for QueueRules {
     fn drop(&mut self) {
         if !self.removed {
-            complain(self.namespace.remove_chains());
+            complain(self.namespace.remove_chains(&CHAINS));
         }
     }
 }
@@ -255,7 +271,7 @@ impl Drop for LogTable {
 }
 
 /// What a guard says when it fails.
-fn complain(result: io::Result<()>) {
+pub(super) fn complain(result: io::Result<()>) {
     if let Err(error) = result {
         eprintln!("ctwhy: rules could not be removed: {error}; `ctwhy rules` prints the commands that do");
     }
@@ -279,17 +295,23 @@ fn explain(cause: io::Error) -> io::Error {
     cause
 }
 
-/// The lines of `iptables-restore` that remove our chains and jumps from what `-S` printed.
-fn deletions(present: &str) -> String {
+/// The tables that have these chains.
+fn tables(chains: &[Chain]) -> impl Iterator<Item = &'static str> {
+    ["raw", "mangle"].into_iter().filter(|table| chains.iter().any(|chain| chain.table == *table))
+}
+
+/// The lines of `iptables-restore` that remove our chains of a table and the jumps to them from what `-S` printed.
+fn deletions(present: &str, table: &str, chains: &[Chain]) -> String {
+    let chains = || chains.iter().filter(|chain| chain.table == table);
     let mut text = String::new();
     for line in present.lines() {
-        for chain in CHAINS {
+        for chain in chains() {
             if line == format!("-A {} -j {}", chain.hook, chain.own) {
                 text += &format!("-D {} -j {}\n", chain.hook, chain.own);
             }
         }
     }
-    for chain in CHAINS {
+    for chain in chains() {
         if present.lines().any(|line| line == format!("-N {}", chain.own)) {
             text += &format!("-F {0}\n-X {0}\n", chain.own);
         }
@@ -308,8 +330,8 @@ fn queued(listing: &str) -> u64 {
 }
 
 /// The queues that our chains send packets to.
-fn queues(present: &str) -> Vec<u16> {
-    let ours = |line: &&str| CHAINS.iter().any(|chain| line.starts_with(&format!("-A {} ", chain.own)));
+fn queues(present: &str, chains: &[Chain]) -> Vec<u16> {
+    let ours = |line: &&str| chains.iter().any(|chain| line.starts_with(&format!("-A {} ", chain.own)));
     let number = |line: &str| line.split_once("--queue-num ")?.1.split_ascii_whitespace().next()?.parse().ok();
     present.lines().filter(ours).filter_map(number).collect()
 }
@@ -326,8 +348,9 @@ mod tests {
     fn only_our_chains_are_removed() {
         let expected =
             "-D PREROUTING -j CTWHY_PREROUTING\n-D OUTPUT -j CTWHY_OUTPUT\n-F CTWHY_PREROUTING\n-X CTWHY_PREROUTING\n";
-        assert_eq!(deletions(PRESENT), expected);
-        assert_eq!(deletions("-P PREROUTING ACCEPT\n"), "");
+        assert_eq!(deletions(PRESENT, "mangle", &CHAINS), expected);
+        assert_eq!(deletions(PRESENT, "raw", &CHAINS), "");
+        assert_eq!(deletions("-P PREROUTING ACCEPT\n", "mangle", &CHAINS), "");
     }
 
     #[test]
@@ -340,6 +363,6 @@ mod tests {
 
     #[test]
     fn only_our_queues_are_asked_for() {
-        assert_eq!(queues(PRESENT), [7]);
+        assert_eq!(queues(PRESENT, &CHAINS), [7]);
     }
 }

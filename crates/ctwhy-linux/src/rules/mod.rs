@@ -1,4 +1,5 @@
-//! The rules of a live run: the kernel's decision into mark bits, the packet into a queue, a copy from behind NAT.
+//! The rules of a live run: the kernel's decision into mark bits, the packet into a queue, a copy from behind NAT. Those
+//! of a NAT on a queue are [`NatRules`].
 //!
 //! At mangle PREROUTING and OUTPUT conntrack has just decided. `--ctstate` and `--ctdir` tell the decision apart
 //! (OBS-01), `--set-xmark` writes it into four bits of the mark and leaves the others alone, and NFQUEUE hands packet and
@@ -6,10 +7,12 @@
 //! skips whatever is left of its chain (NFQ-02).
 
 mod install;
+mod nat;
 
 use std::fmt;
 
 pub use install::{Installed, LogTable, QueueRules, remove_leftovers};
+pub use nat::{NatBits, NatChains, NatRules, Slot};
 
 /// What the kernel decided about a packet, as the mark bits say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,15 +140,22 @@ impl Default for MarkBits {
     }
 }
 
-/// A chain of ours and the chain of the mangle table that jumps to it.
+/// A chain of ours, and the chain of its table that jumps to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Chain {
+    table: &'static str,
     own: &'static str,
     hook: &'static str,
 }
 
+impl Chain {
+    const fn of(table: &'static str, own: &'static str, hook: &'static str) -> Chain {
+        Chain { table, own, hook }
+    }
+}
+
 const CHAINS: [Chain; 2] =
-    [Chain { own: "CTWHY_PREROUTING", hook: "PREROUTING" }, Chain { own: "CTWHY_OUTPUT", hook: "OUTPUT" }];
+    [Chain::of("mangle", "CTWHY_PREROUTING", "PREROUTING"), Chain::of("mangle", "CTWHY_OUTPUT", "OUTPUT")];
 
 /// Prefix of the copies made at POSTROUTING, behind source NAT.
 pub const LOG_POSTROUTING: &str = "ctwhy-postrouting";
