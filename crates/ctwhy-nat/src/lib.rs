@@ -9,7 +9,8 @@
 //! - [`limit`] keeps errors to what the kernel would send.
 //! - [`tun`] is the router on TUN devices. The above is pure: time is an argument, and there is no I/O.
 //!
-//! And [`proxy`] is what it is contrasted with: a NAT made of sockets.
+//! [`queue`] needs none of that: there a kernel is the router, and only what conntrack and NAT decide is decided here. And
+//! [`proxy`] is what both are contrasted with: a NAT made of sockets.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -17,6 +18,8 @@ pub mod limit;
 pub mod local;
 #[cfg(target_os = "linux")]
 pub mod proxy;
+#[cfg(target_os = "linux")]
+pub mod queue;
 pub mod router;
 pub mod statistics;
 #[cfg(target_os = "linux")]

@@ -30,6 +30,12 @@ pub trait Watch {
 
     /// Everything has been decided about a packet. What this host says about it comes next.
     fn ruled(&mut self, ruled: &Ruled<'_>);
+
+    /// The packet is out of hand for now. What the engine tells when it was at this place is not all there is to tell.
+    fn set_aside(&mut self, _place: u32) {}
+
+    /// The packet that was set aside at this place is back.
+    fn take_up(&mut self, _place: u32) {}
 }
 
 /// Nobody watches.

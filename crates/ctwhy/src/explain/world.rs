@@ -8,7 +8,7 @@ use ctwhy_core::network::{Destination, InterfaceAddress, Network};
 use ctwhy_fixture::case::Prefix;
 
 use crate::failure::Failure;
-use crate::host::{Remarks, RouteArg, Settings, parse_prefix, prefixed};
+use crate::host::{self, Remarks, RouteArg, Settings, parse_prefix, prefixed};
 
 /// Where packets go, and what is done to them. Without routes and addresses every packet is taken as received,
 /// accepted and confirmed.
@@ -65,7 +65,7 @@ impl World {
     /// A rule file that cannot be read or understood, or rules that need what was not said.
     pub(super) fn host(&self, mut engine: Engine) -> Result<Host, Failure> {
         self.extend(&mut engine.network)?;
-        let remarks = self.settings.apply(&mut engine, None)?;
+        let remarks = self.settings.apply(&mut engine, host::Network::Told, None)?;
         Ok(Host { engine, remarks })
     }
 

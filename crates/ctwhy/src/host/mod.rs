@@ -64,13 +64,28 @@ pub(crate) struct Remarks {
     pub(crate) asks_in_interface: Option<String>,
 }
 
+/// Whose word the network of a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The user's: what rules need and nobody said is asked for.
+    Told,
+    /// The kernel's: what rules need may come later.
+    #[cfg(target_os = "linux")]
+    Present,
+}
+
 impl Settings {
     /// Sets up a host whose network is known already; `limits` are those of a host that sends errors itself.
     ///
     /// # Errors
     /// A rule file that cannot be read or understood, rules that need what was not said, a sysctl that decides about
     /// nothing, or options of NAT that do not go together.
-    pub(crate) fn apply(&self, engine: &mut Engine, mut limits: Option<&mut Limits>) -> Result<Remarks, Failure> {
+    pub(crate) fn apply(
+        &self,
+        engine: &mut Engine,
+        network: Network,
+        mut limits: Option<&mut Limits>,
+    ) -> Result<Remarks, Failure> {
         let mut remarks = Remarks::default();
         let files = [
             (&self.rules, L3::V4, &TableName::ALL[..]),
@@ -82,8 +97,10 @@ impl Settings {
             let Some(path) = path else { continue };
             let rules = read_rules(path, l3num, tables, &mut remarks.notes)?;
             let named = |line: u32| format!("{}: line {line}", path.display());
-            check(&rules, l3num, &engine.network)
-                .map_err(|(line, missing)| Failure::usage(format!("{}: {missing}", named(line))))?;
+            if network == Network::Told {
+                check(&rules, l3num, &engine.network)
+                    .map_err(|(line, missing)| Failure::usage(format!("{}: {missing}", named(line))))?;
+            }
             if let Some((line, what)) = asks_in_interface(&rules) {
                 let line = named(line);
                 remarks.asks_in_interface = Some(format!("{line}: {what} needs to know where packets come in"));

@@ -13,9 +13,9 @@ use ctwhy_nat::limit::Limits;
 use ctwhy_nat::router::{Router, Ruled, Watch};
 use ctwhy_nat::tun::{Device, TunRouter};
 
-use super::Common;
 use super::control::Control;
 use super::reporter::{Reporter, Seen};
+use super::{Common, TableTotals};
 use crate::clock::Clock;
 use crate::failure::{Failure, complain};
 use crate::host::{AddressArg, MtuArg, RouteArg};
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &TunArgs) -> Result<(), Failure> {
     let mut engine = Engine::new(seed);
     engine.network = args.network()?;
     let mut limits = Limits::default();
-    for note in args.common.apply(&mut engine, Some(&mut limits))?.notes {
+    for note in args.common.apply(&mut engine, crate::host::Network::Told, Some(&mut limits))?.notes {
         complain(format_args!("note: {note}"));
     }
     let devices = vec![Device::open(&args.inside)?, Device::open(&args.outside)?];
@@ -160,11 +160,6 @@ impl Display for Totals<'_> {
         for (code, count) in tun.lost() {
             writeln!(f, "  {:<10} {count:>6}  {code}", "lost")?;
         }
-        let table = &tun.router.engine.conntrack.table;
-        write!(f, "table: {} entries", table.len())?;
-        for (name, count) in table.counters.named().into_iter().filter(|(_, count)| *count > 0) {
-            write!(f, ", {name} {count}")?;
-        }
-        writeln!(f)
+        write!(f, "{}", TableTotals(&tun.router.engine.conntrack.table))
     }
 }

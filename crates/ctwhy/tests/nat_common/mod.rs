@@ -1,9 +1,11 @@
-//! `ctwhy nat tun` in a lab: client - [the NAT] - r1 - r2 - server.
+//! `ctwhy nat` in a lab: client - the NAT - r1 - r2 - server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 #![allow(dead_code)] // Every test file uses some of it.
 
+pub(crate) mod checks;
+
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -29,7 +31,7 @@ pub(crate) const MASQUERADE: &str = "*nat\n-A POSTROUTING -o wan -j MASQUERADE -
 /// The shortest MTU of a link that has IPv6.
 const IPV6_MIN_MTU: u32 = 1280;
 
-/// Everything but the NAT. `mtu` is that of the link to the server.
+/// Everything but the NAT on its devices. `mtu` is that of the link to the server.
 fn surroundings(mtu: u32) -> Topology {
     let end = |node, interface, addresses: &[&str]| End::new(node, interface, addresses).unwrap();
     // A link as short as that has no IPv6.
@@ -63,10 +65,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it with these rules for IPv4 and IPv6 and arguments beside the usual ones. It forwards when this returns.
+    /// `ctwhy nat tun` with these rules for IPv4 and IPv6 and arguments beside the usual ones. It forwards when this
+    /// returns.
     pub(crate) fn start(mtu: u32, rules: [&str; 2], arguments: &[&str]) -> Running {
         let lab = Lab::create(surroundings(mtu)).unwrap();
-        let (reader, writer) = std::io::pipe().unwrap();
         let mut command = lab.command("nat", CTWHY).unwrap();
         command.args(["nat", "tun", "--inside", "lan", "--outside", "wan", "--route", "0.0.0.0/0=wan"]);
         command.args(["--route", "::/0=wan", "--sysctl", "icmp_ratelimit=0", "--sysctl", "net.ipv6.icmp.ratelimit=0"]);
@@ -75,6 +77,36 @@ impl Running {
         {
             command.args(["--address", &format!("{interface}={address}/{length}")]);
         }
+        let running = Running::spawn(lab, command, rules, arguments);
+        running.connect(if mtu < IPV6_MIN_MTU { &SERVER[..1] } else { &SERVER });
+        running
+    }
+
+    /// `ctwhy nat queue` on a router of the kernel's, with rules installed. `mtu` is that of the link to the server.
+    pub(crate) fn queue(mtu: u32, rules: [&str; 2], arguments: &[&str]) -> Running {
+        let mut topology = Topology::traceroute();
+        for node in topology.nodes.iter_mut().filter(|node| node.name == "nat") {
+            (node.iptables, node.ip6tables) = (String::new(), String::new());
+        }
+        let lab = Lab::create(topology).unwrap();
+        for (node, interface) in [("r2", "server"), ("server", "eth0")] {
+            // A link as short as that has no IPv6, so it becomes so when its addresses are there.
+            let link = ["link", "set", interface, "mtu", &mtu.to_string()];
+            program::run(lab.command(node, "ip").unwrap().args(link), "").unwrap();
+        }
+        Running::queue_in(lab, rules, &[&["--install-rules"], arguments].concat())
+    }
+
+    /// `ctwhy nat queue` on the NAT of a lab.
+    pub(crate) fn queue_in(lab: Lab, rules: [&str; 2], arguments: &[&str]) -> Running {
+        let mut command = lab.command("nat", CTWHY).unwrap();
+        command.args(["nat", "queue"]);
+        Running::spawn(lab, command, rules, arguments)
+    }
+
+    /// Starts it and waits until it is ready.
+    fn spawn(lab: Lab, mut command: Command, rules: [&str; 2], arguments: &[&str]) -> Running {
+        let (reader, writer) = std::io::pipe().unwrap();
         static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
         let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("ctwhy-nat-{}-{number}", std::process::id()));
@@ -98,7 +130,6 @@ impl Running {
         let mut running = Running { lab, child, lines, said: Vec::new() };
         running.until("ctwhy nat: ready");
         std::fs::remove_dir_all(directory).unwrap();
-        running.connect(if mtu < IPV6_MIN_MTU { &SERVER[..1] } else { &SERVER });
         running
     }
 
@@ -150,8 +181,13 @@ impl Running {
     }
 
     /// Ends it, which has to be a good end; all that it said.
-    pub(crate) fn end(mut self) -> Vec<String> {
-        self.signal(signal::SIGINT);
+    pub(crate) fn end(self) -> Vec<String> {
+        self.end_by(signal::SIGINT).0
+    }
+
+    /// Ends it with a signal, which has to be a good end; all that it said, and the lab.
+    pub(crate) fn end_by(mut self, signal: i32) -> (Vec<String>, Lab) {
+        self.signal(signal);
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.said.push(line),
@@ -160,7 +196,21 @@ impl Running {
             }
         }
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{:#?}", self.said);
-        self.said
+        (self.said, self.lab)
+    }
+
+    /// Kills it, which it cannot notice; the lab.
+    pub(crate) fn kill(mut self) -> Lab {
+        // The process of the NAT is a child of the one that entered the lab.
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        match children.split_ascii_whitespace().next().map(|pid| pid.parse().unwrap()) {
+            // SAFETY: a system call on numbers.
+            Some(inner) => assert_eq!(unsafe { libc::kill(inner, libc::SIGKILL) }, 0),
+            None => self.child.kill().unwrap(),
+        }
+        self.child.wait().unwrap();
+        self.lab
     }
 }
 
