@@ -91,7 +91,8 @@ pub(crate) fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     }
 }
 
-fn side(tuple: &tuple::Tuple, zone: Option<u16>) -> Tuple {
+/// One direction of a flow as ctnetlink would tell it.
+pub(crate) fn side(tuple: &tuple::Tuple, zone: Option<u16>) -> Tuple {
     let l4 = if tuple.is_icmp() {
         L4::Icmp { id: tuple.src_u, icmp_type: tuple.icmp_type(), code: tuple.icmp_code() }
     } else if has_ports(tuple.protonum) || tuple.protonum == tuple::proto::GRE {

@@ -48,6 +48,11 @@ impl Random {
         foretold
     }
 
+    /// Forgets that anything was left to chance.
+    pub(crate) const fn forget_draws(&mut self) {
+        self.drawn = false;
+    }
+
     /// Was anything left to chance?
     pub(crate) const fn drawn(&self) -> bool {
         self.drawn

@@ -22,6 +22,10 @@ const TCP_CHECKSUM: usize = 16;
 /// Where the checksum is in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 
+/// Types of ICMP that are no errors but are not answered with one either: those without a meaning, and what routers tell
+/// their neighbours (`icmp_pointers`).
+const UNANSWERED: [u8; 6] = [1, 2, 6, 7, 9, 10];
+
 /// What is wrong with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Complaint {
@@ -41,6 +45,12 @@ pub enum Complaint {
     /// Nobody knows what stands behind the IP header; in IPv6 at which byte that is said.
     UnknownProtocol {
         /// Where the next header is named, from the start of the packet.
+        pointer: u32,
+    },
+    /// An option of IPv6 that says that who does not know it has to complain (RFC 8200 section 4.2): at which byte. IPv4 says
+    /// [`Complaint::UnknownProtocol`].
+    UnknownOption {
+        /// Where the option is, from the start of the packet.
         pointer: u32,
     },
     /// Nobody listens on the port.
@@ -87,6 +97,7 @@ impl Complaint {
             Complaint::NoRoute => "no route",
             Complaint::HostUnreachable => "host unreachable",
             Complaint::UnknownProtocol { .. } => "unknown protocol",
+            Complaint::UnknownOption { .. } => "unknown option",
             Complaint::PortUnreachable => "port unreachable",
             Complaint::NetProhibited => "net prohibited",
             Complaint::HostProhibited => "host prohibited",
@@ -112,7 +123,8 @@ impl Complaint {
             (Complaint::HostUnreachable | Complaint::BeyondScope, L3::V4) => (3, 1),
             (Complaint::HostUnreachable, L3::V6) => (1, 3),
             (Complaint::BeyondScope, L3::V6) => (1, 2),
-            (Complaint::UnknownProtocol { .. }, L3::V4) => (3, 2),
+            (Complaint::UnknownProtocol { .. } | Complaint::UnknownOption { .. }, L3::V4) => (3, 2),
+            (Complaint::UnknownOption { .. }, L3::V6) => (4, 2),
             (Complaint::UnknownProtocol { .. }, L3::V6) => (4, 1),
             (Complaint::PortUnreachable, L3::V4) => (3, 3),
             (Complaint::PortUnreachable, L3::V6) => (1, 4),
@@ -131,7 +143,7 @@ impl Complaint {
             // RFC 1191: the MTU is the lower half of the word.
             (Complaint::TooBig { mtu }, L3::V4) => mtu & 0xffff,
             (Complaint::TooBig { mtu }, L3::V6) => mtu,
-            (Complaint::UnknownProtocol { pointer }, L3::V6) => pointer,
+            (Complaint::UnknownProtocol { pointer } | Complaint::UnknownOption { pointer }, L3::V6) => pointer,
             _ => 0,
         }
     }
@@ -175,7 +187,9 @@ pub fn may_be_answered(packet: &Packet<'_>) -> bool {
     let Ok(transport) = packet.transport else { return packet.l3num == L3::V6 };
     let icmp_type = packet.bytes.get(transport.offset).copied();
     match (packet.l3num, transport.protonum, icmp_type) {
-        (L3::V4, proto::ICMP, Some(kind)) => !icmp::is_error(kind) && kind <= icmp::LAST_KNOWN_TYPE,
+        (L3::V4, proto::ICMP, Some(kind)) => {
+            !icmp::is_error(kind) && !UNANSWERED.contains(&kind) && kind <= icmp::LAST_KNOWN_TYPE
+        }
         (L3::V6, proto::ICMPV6, Some(kind)) => kind >= icmpv6::FIRST_INFORMATIONAL_TYPE && kind != icmpv6::REDIRECT,
         (_, proto::ICMP | proto::ICMPV6, None) => false,
         _ => true,

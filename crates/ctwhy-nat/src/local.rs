@@ -2,18 +2,26 @@
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::packet::{IPV6_HEADER, Packet, be16, be32};
+use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{L3, proto};
 
 use crate::answer::{Complaint, Own, is_one_host};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
+const TIMESTAMP_REQUEST: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 /// A TCP header without options.
 const TCP_HEADER: usize = 20;
 /// An ICMP header, and a UDP header.
 const SHORT_HEADER: usize = 8;
+/// The authentication header.
+const AH: u8 = 51;
+/// What multicast routing speaks.
+const IGMP: u8 = 2;
+const PIM: u8 = 103;
 /// The two bits of the TOS that belong to congestion control (`INET_ECN_MASK`).
 const ECN: u8 = 0x03;
 
@@ -38,10 +46,15 @@ pub enum Reply {
     Nothing(&'static str),
 }
 
-/// What this host says to a packet that was delivered to it. `identification` is for the IPv4 header of an echo reply.
+/// What this host says to a packet that was delivered to it. `identification` is for the IPv4 header of an echo reply;
+/// `now`, since the epoch, for a timestamp reply.
 #[must_use]
-pub fn reply(packet: &Packet<'_>, identification: u16) -> Reply {
+pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
     let Ok(transport) = packet.transport else { return Reply::Nothing("local.no_transport") };
+    // Conntrack looks behind headers that only who they are for may read.
+    if let Some(reply) = extension_headers(packet) {
+        return reply;
+    }
     let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
     let group = !is_one_host(packet.l3num, packet.dst) || !is_one_host(packet.l3num, packet.src);
     let is_right = checksum_is_right(packet);
@@ -51,6 +64,10 @@ pub fn reply(packet: &Packet<'_>, identification: u16) -> Reply {
         (L3::V4, proto::ICMP) | (L3::V6, proto::ICMPV6) if group => Reply::Nothing("local.group"),
         (L3::V4, proto::ICMP) => match l4.first() {
             Some(&ECHO_REQUEST) => Reply::Echo(echo(packet, l4, ECHO_REPLY, identification)),
+            Some(&TIMESTAMP_REQUEST) => match timestamp(l4, now) {
+                Some(message) => Reply::Echo(echo(packet, &message, TIMESTAMP_REPLY, identification)),
+                None => Reply::Nothing("local.short"),
+            },
             _ => Reply::Nothing("local.icmp"),
         },
         (L3::V6, proto::ICMPV6) => match l4.first() {
@@ -63,6 +80,9 @@ pub fn reply(packet: &Packet<'_>, identification: u16) -> Reply {
         (L3::V6, proto::UDP) if be16(l4, 6) == Some(0) => Reply::Nothing("local.checksum"),
         (_, proto::UDP) if group => Reply::Nothing("local.group"),
         (_, proto::UDP) => Reply::Complaint(Complaint::PortUnreachable),
+        (_, proto::UDPLITE) if !udplite_is_right(packet, l4) => Reply::Nothing("local.checksum"),
+        (_, proto::UDPLITE) if group => Reply::Nothing("local.group"),
+        (_, proto::UDPLITE) => Reply::Complaint(Complaint::PortUnreachable),
         (_, proto::TCP) if group => Reply::Nothing("local.group"),
         (_, proto::TCP) => {
             let tos = traffic_class(packet) & !ECN;
@@ -75,8 +95,22 @@ pub fn reply(packet: &Packet<'_>, identification: u16) -> Reply {
             }
         }
         _ if group => Reply::Nothing("local.group"),
-        _ => Reply::Complaint(Complaint::UnknownProtocol { pointer: next_header_at(packet) }),
+        // Multicast routing takes them, whether there is any or not.
+        (L3::V4, IGMP) | (_, PIM) => Reply::Nothing("local.routing"),
+        (_, protonum) => {
+            let pointer = next_header_at(packet, protonum).unwrap_or(0);
+            Reply::Complaint(Complaint::UnknownProtocol { pointer })
+        }
     }
+}
+
+/// `icmp_timestamp`: the milliseconds since midnight at which the question came and the answer left, behind those of the
+/// question.
+fn timestamp(l4: &[u8], now: Time) -> Option<Vec<u8>> {
+    const MILLISECOND: u64 = 1_000_000;
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let now = ((now.0 / MILLISECOND % DAY) as u32).to_be_bytes();
+    Some([l4.get(..SHORT_HEADER + 4)?, &now, &now].concat())
 }
 
 /// `icmp_echo`, `icmpv6_echo_reply`: the same message from the other side.
@@ -131,7 +165,6 @@ pub fn reset(packet: &Packet<'_>, tos: u8) -> Option<Vec<u8>> {
 
 /// `nf_ip_checksum`, `nf_ip6_checksum`: is the transport checksum right? It is where the protocol has none over everything.
 pub(crate) fn checksum_is_right(packet: &Packet<'_>) -> bool {
-    const AH: u8 = 51;
     const ESP: u8 = 50;
     const DCCP: u8 = 33;
     if packet.checksum_trusted {
@@ -160,22 +193,96 @@ fn traffic_class(packet: &Packet<'_>) -> u8 {
     }
 }
 
-/// Where an IPv6 packet names its transport protocol, in bytes from its start.
-fn next_header_at(packet: &Packet<'_>) -> u32 {
+/// `udplite_checksum_init`: is the sum right over as much as the datagram says (RFC 3828 section 3.1)?
+fn udplite_is_right(packet: &Packet<'_>, datagram: &[u8]) -> bool {
+    let (Some(coverage), Some(checksum)) = (be16(datagram, 4), be16(datagram, 6)) else { return false };
+    let coverage = if coverage == 0 { datagram.len() } else { usize::from(coverage) };
+    let Some(covered) = datagram.get(..coverage).filter(|covered| covered.len() >= SHORT_HEADER) else { return false };
+    let (l3num, src, dst) = (packet.l3num, packet.src, packet.dst);
+    let pseudo = Sum::default().pseudo_header(l3num, src, dst, proto::UDPLITE, datagram.len());
+    checksum != 0 && (packet.checksum_trusted || pseudo.bytes(covered).fold() == 0xffff)
+}
+
+/// An extension header of IPv6: what it is, where that is named, where it is, and its length, in bytes.
+struct Extension {
+    kind: u8,
+    named_at: usize,
+    at: usize,
+    length: usize,
+}
+
+/// The extension headers of a packet, and behind them what names the transport protocol, with length 0.
+fn extensions<'a>(packet: &'a Packet<'_>) -> impl Iterator<Item = Extension> + 'a {
     const IN_IP_HEADER: usize = 6;
     const FRAGMENT: u8 = 44;
-    const AH: u8 = 51;
-    let Ok(transport) = packet.transport else { return 0 };
-    let (mut named_at, mut at) = (IN_IP_HEADER, IPV6_HEADER);
-    while at < transport.offset
-        && let (Some(kind), Some(length)) = (packet.bytes.get(named_at), packet.bytes.get(at + 1))
-    {
-        let length = match *kind {
+    let end = packet.transport.ok().filter(|_| packet.l3num == L3::V6).map_or(0, |transport| transport.offset);
+    let mut next = Some((IN_IP_HEADER, IPV6_HEADER)).filter(|(_, at)| *at <= end);
+    std::iter::from_fn(move || {
+        let (named_at, at) = next.take()?;
+        let kind = *packet.bytes.get(named_at)?;
+        if at >= end {
+            return Some(Extension { kind, named_at, at, length: 0 });
+        }
+        let length = usize::from(*packet.bytes.get(at + 1)?);
+        let length = match kind {
             FRAGMENT => 8,
-            AH => (usize::from(*length) + 2) * 4,
-            _ => (usize::from(*length) + 1) * 8,
+            AH => (length + 2) * 4,
+            _ => (length + 1) * 8,
         };
-        (named_at, at) = (at, at + length);
+        next = Some((at, at + length));
+        Some(Extension { kind, named_at, at, length })
+    })
+}
+
+/// What a host says to extension headers before it comes to the transport protocol.
+fn extension_headers(packet: &Packet<'_>) -> Option<Reply> {
+    const DESTINATION: u8 = 60;
+    extensions(packet).filter(|header| header.length > 0).find_map(|header| match header.kind {
+        // A host without a key goes no further.
+        AH => Some(Reply::Complaint(Complaint::UnknownProtocol { pointer: header.named_at as u32 })),
+        DESTINATION => options(packet.bytes.get(header.at..header.at + header.length)?, header.at),
+        _ => None,
+    })
+}
+
+/// `ip6_parse_tlv` for destination options, of which this host knows none: what is said to them if they are not for
+/// passing by.
+fn options(header: &[u8], starts_at: usize) -> Option<Reply> {
+    const PAD1: u8 = 0;
+    const PADN: u8 = 1;
+    /// Padding aligns to eight bytes, so there is never more of it.
+    const MOST_PADDING: usize = 7;
+    const REFUSED: Reply = Reply::Nothing("local.options");
+    let (mut at, mut padding) = (2, 0);
+    while let Some(&kind) = header.get(at) {
+        let length =
+            if kind == PAD1 { 1 } else { header.get(at + 1).map_or(usize::MAX, |byte| usize::from(*byte) + 2) };
+        let Some(option) = header.get(at..at.saturating_add(length)) else { return Some(REFUSED) };
+        match kind {
+            PAD1 | PADN => {
+                padding += length;
+                if padding > MOST_PADDING || option.iter().skip(2).any(|byte| *byte != 0) {
+                    return Some(REFUSED);
+                }
+            }
+            _ => {
+                padding = 0;
+                match kind >> 6 {
+                    0 => {}
+                    1 => return Some(REFUSED),
+                    _ => {
+                        let pointer = (starts_at + at) as u32;
+                        return Some(Reply::Complaint(Complaint::UnknownOption { pointer }));
+                    }
+                }
+            }
+        }
+        at += length;
     }
-    named_at as u32
+    None
+}
+
+/// Where an IPv6 packet names a protocol, in bytes from its start; `None` where it does not.
+fn next_header_at(packet: &Packet<'_>, protocol: u8) -> Option<u32> {
+    extensions(packet).find(|header| header.kind == protocol).map(|header| header.named_at as u32)
 }

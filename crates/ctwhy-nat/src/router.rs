@@ -268,7 +268,7 @@ struct Voice<'a> {
 impl Voice<'_> {
     /// To a packet that was delivered.
     fn reply(&mut self, packet: &Packet<'_>) -> Option<Said> {
-        match local::reply(packet, self.identifications.next_u16()) {
+        match local::reply(packet, self.identifications.next_u16(), self.now) {
             Reply::Echo(bytes) => Some(Said::of(bytes, "echo reply")),
             Reply::Reset(bytes) => Some(Said::of(bytes, "reset")),
             Reply::Complaint(complaint) => self.complain(packet, complaint, false),

@@ -89,11 +89,12 @@ pub(crate) fn packets(window: &Window, seen: &Seen, bytes_count: bool) -> Option
         if !bytes_count || is_asked {
             continue;
         }
-        let engine = expected.left.iter().map(|(port, range)| (port.name(), window.get(range)));
+        let engine = expected.left.iter().map(|left| (left.port.name(), window.get(&left.bytes), left.own));
         let kernel = of_packet.get(&place).map(Vec::as_slice).unwrap_or_default();
         if !same_left(engine.clone(), kernel) {
             let owned = |(port, bytes): (&'static str, &[u8])| (port, bytes.to_vec());
-            let (kernel, engine) = (kernel.iter().copied().map(owned).collect(), engine.map(owned).collect());
+            let engine = engine.map(|(port, bytes, _)| owned((port, bytes))).collect();
+            let kernel = kernel.iter().copied().map(owned).collect();
             return Some((place, Difference::Left { kernel, engine }));
         }
     }
@@ -103,26 +104,40 @@ pub(crate) fn packets(window: &Window, seen: &Seen, bytes_count: bool) -> Option
 }
 
 /// Is what left the same? The identification of the fragments that a box makes of an IPv6 packet is the kernel's to draw,
-/// one for all of them.
-fn same_left<'a>(
-    engine: impl ExactSizeIterator<Item = (&'static str, &'a [u8])>,
+/// one for all of them; so is that of an IPv4 packet that the box says itself, and the checksum of its header with it.
+pub(crate) fn same_left<'a>(
+    engine: impl ExactSizeIterator<Item = (&'static str, &'a [u8], bool)>,
     kernel: &[(&'static str, &[u8])],
 ) -> bool {
     let mut drawn = None;
     engine.len() == kernel.len()
-        && engine.zip(kernel).all(|((port, ours), (by, theirs))| {
+        && engine.zip(kernel).all(|((port, ours, own), (by, theirs))| {
             port == *by
                 && match identification(theirs) {
+                    _ if own && is_timestamp(theirs) => same_but(&[4..6, 10..12, 22..24, 32..40], ours, theirs),
+                    _ if own && is_v4(theirs) => same_but(&[4..6, 10..12], ours, theirs),
                     None => ours == *theirs,
                     Some(place) => {
-                        let (before, behind) = (..place.start, place.end..);
-                        let own = theirs.get(place);
-                        own == *drawn.get_or_insert(own)
-                            && ours.get(before) == theirs.get(before)
-                            && ours.get(behind.clone()) == theirs.get(behind)
+                        let id = theirs.get(place.clone());
+                        id == *drawn.get_or_insert(id) && same_but(&[place], ours, theirs)
                     }
                 }
         })
+}
+
+/// Are they the same but for these places?
+fn same_but(places: &[Range<usize>], ours: &[u8], theirs: &[u8]) -> bool {
+    let other = |at: &usize| !places.iter().any(|place| place.contains(at));
+    ours.len() == theirs.len() && (0..ours.len()).filter(other).all(|at| ours.get(at) == theirs.get(at))
+}
+
+/// Does it tell the time (RFC 792)?
+fn is_timestamp(packet: &[u8]) -> bool {
+    is_v4(packet) && packet.get(9) == Some(&proto::ICMP) && packet.get(20) == Some(&14)
+}
+
+fn is_v4(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|byte| byte >> 4 == 4)
 }
 
 /// Where the identification of an IPv6 fragment is.

@@ -14,19 +14,21 @@ use std::time::{Duration, Instant};
 
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::packet::Packet;
-use ctwhy_core::tuple::L3;
+use ctwhy_core::tuple::{L3, Tuple};
 use ctwhy_fixture::case::{BoxInterface, Spec};
 use ctwhy_linux::burst::{Catcher, Marked, Sender, interface_index};
-use ctwhy_linux::ctnetlink::{self, Entry};
+use ctwhy_linux::ctnetlink::{self, Entry, L4};
 use ctwhy_linux::lab::{End, Lab, Topology};
 use ctwhy_linux::nflog::{MarkEvent, Marks};
 use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::wire::HardwareAddress;
 use ctwhy_linux::{program, sysctl};
 
+use super::episode::UNLIMITED;
 use super::window::{ETHERNET, Name, Port, Window};
 use crate::compose::{Body, Ip, Piece};
 use crate::record::{RecordError, box_node, stay_on_this_cpu};
+use crate::table;
 
 /// The node under test.
 const BOX: &str = "box";
@@ -67,13 +69,24 @@ const QUIET: [(&str, &str); 3] = [
     ("net.ipv4.ip_no_pmtu_disc", "3"),
 ];
 
-/// What the box is told besides what the recorder tells it: nothing of its own leaves, not even an error.
-fn ruleset() -> String {
+/// What lets a box speak so that it can be understood: what it says has the mark of the packet that it is about, and
+/// nothing is left to chance that need not be. Redirects tell hosts of one cable that there is a shorter way.
+const SPEAKING: [(&str, &str); 5] = [
+    ("net.ipv4.fwmark_reflect", "1"),
+    ("net.ipv6.fwmark_reflect", "1"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    ("net.ipv6.auto_flowlabels", "0"),
+];
+
+/// What the box is told besides what the recorder tells it. Unless it `speaks` nothing of its own leaves, not even an error.
+fn ruleset(speaks: bool) -> String {
     let (marker, ..) = MARKER;
+    let silence = if speaks { "" } else { "chain silence { type filter hook output priority -450; drop; }\n" };
     let mut text = format!(
         "table inet ctwhy {{\n\
          chain markers {{ type filter hook prerouting priority -300; ip saddr {marker} notrack; }}\n\
-         chain silence {{ type filter hook output priority -450; drop; }}\n\
+         {silence}\
          chain tell {{ log group {GROUP}; }}\n\
          chain prerouting {{ type filter hook prerouting priority -140;\n\
          iifname != {{ \"{}\", \"{}\" }} accept\n\
@@ -101,8 +114,10 @@ pub(crate) struct Device {
 
 impl Device {
     /// Builds the box of a case.
-    pub(crate) fn build(spec: &Spec) -> Result<Device, RecordError> {
-        let node = QUIET.iter().fold(box_node(BOX, spec), |node, (name, value)| node.sysctl(name, value));
+    pub(crate) fn build(spec: &Spec, speaks: bool) -> Result<Device, RecordError> {
+        let speaking = SPEAKING.iter().chain(&UNLIMITED).filter(|_| speaks);
+        let settings = QUIET.iter().chain(speaking);
+        let node = settings.fold(box_node(BOX, spec), |node, (name, value)| node.sysctl(name, value));
         let mut topology = Topology::default().node(node);
         for (interface, port) in spec.interfaces.iter().zip(Port::BOTH) {
             let end =
@@ -120,7 +135,7 @@ impl Device {
             silent.extend(mtu.map(|mtu| format!("link set {name} mtu {mtu}\n")));
         }
         run("ip", &silent, &["-batch", "-"]).map_err(RecordError::kernel("silencing the interfaces of the box"))?;
-        run("nft", &ruleset(), &["-f", "-"]).map_err(RecordError::kernel("loading the observing rules"))?;
+        run("nft", &ruleset(speaks), &["-f", "-"]).map_err(RecordError::kernel("loading the observing rules"))?;
         let address = |port: Port| lab.wire(BOX, port.name()).map(|wire| wire.hardware_address());
         let addresses = Port::BOTH.map(address);
         let [Ok(lan), Ok(wan)] = addresses else {
@@ -290,6 +305,17 @@ impl Kernel {
             self.sender.send(&frames).map_err(RecordError::kernel("ending datagrams of the box"))?;
         }
         self.run(&Window::default(), &mut Seen::default())
+    }
+
+    /// The source port or id that a flow has behind NAT, by its original tuple.
+    pub(crate) fn delivered_as(&self, original: &Tuple) -> Result<Option<u16>, RecordError> {
+        let original = table::side(original, None);
+        let found = self.table()?.into_iter().find(|entry| entry.orig == original);
+        Ok(found.map(|entry| match entry.reply.l4 {
+            L4::Ports { dport, .. } => dport,
+            L4::Icmp { id, .. } => id,
+            L4::Generic => 0,
+        }))
     }
 
     /// The whole table.

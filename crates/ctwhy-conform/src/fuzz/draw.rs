@@ -26,14 +26,14 @@ pub(crate) struct Drawn {
 }
 
 impl Drawn {
-    /// A packet that began a flow whose source port or id was changed, or for which nothing free was found.
+    /// A packet that began a flow whose source port or id was changed or drawn, or for which nothing free was found.
     pub(crate) fn of(engine: &Engine, ruling: &Ruling, arrival: &Arrival) -> Option<Drawn> {
         let flow = match (ruling.verdict, ruling.entry().and_then(|id| engine.conntrack.table.get(id))) {
             (Verdict::Drop(DropCause::Confirm(_)), _) => None,
             (_, Some(entry)) => {
                 let (original, reply) = (entry.flow.tuple(Direction::Original), entry.flow.tuple(Direction::Reply));
                 let port = if reply.is_icmp() { reply.src_u } else { reply.dst_u };
-                if port == original.src_u {
+                if port == original.src_u && !engine.has_drawn() {
                     return None;
                 }
                 Some((*original, entry.id))
@@ -44,9 +44,9 @@ impl Drawn {
     }
 }
 
-/// The tuple of a packet that left.
-pub(crate) fn leaves_as(left: &[u8]) -> Option<Tuple> {
-    let packet = Packet::parse(left, left.len()).ok()?;
+/// The tuple of a packet.
+pub(crate) fn tuple_of(packet: &[u8]) -> Option<Tuple> {
+    let packet = Packet::parse(packet, packet.len()).ok()?;
     let transport = packet.transport.ok()?;
     let l4 = packet.bytes.get(transport.offset..)?;
     extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).ok()

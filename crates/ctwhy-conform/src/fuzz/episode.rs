@@ -4,20 +4,26 @@
 //! Time stands still in an episode, but for pauses: each window is one nanosecond later than the one before it, which no
 //! timeout notices, and which tells for each entry in which window it was refreshed.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{Egress, Engine, Ruling, Unseen, Verdict};
 use ctwhy_core::packet::be16;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Sink;
+use ctwhy_core::tuple::Tuple;
 use ctwhy_core::zone::Zone;
 use ctwhy_fixture::case::Spec;
 use ctwhy_linux::wire::HardwareAddress;
+use ctwhy_nat::limit::Limits;
+use ctwhy_nat::router::{Router, Ruled, Watch};
 
+use super::Answer;
 use super::chance::Chance;
-use super::compare::{Difference, Held};
-use super::draw::{Bound, Drawn, leaves_as};
-use super::window::{Arrival, Expected, Name, Port, Window};
+use super::compare::{self, Difference, Held};
+use super::draw::{Bound, Drawn, tuple_of};
+use super::window::{Arrival, Expected, Left, Name, Port, Window};
 use crate::replay::{self, ReplayError};
 use crate::table::as_ctnetlink;
 
@@ -98,9 +104,80 @@ pub(crate) trait Generator: Send {
     fn next(&mut self, around: &mut Around<'_>) -> Arrival;
 }
 
+/// What the engine said about a packet.
+#[derive(Debug, Default)]
+struct Heard {
+    ctinfo: Option<CtInfo>,
+    reason: Option<&'static str>,
+    first: Option<Name>,
+    drawn: Option<Drawn>,
+}
+
+impl Heard {
+    fn of(ruling: &Ruling, drawn: Option<Drawn>) -> Heard {
+        let reason = match ruling.ctinfo {
+            Ok(_) => ruling.reason.map(|reason| reason.code()),
+            Err(unseen @ (Unseen::Fragment(_) | Unseen::Refused(_))) => Some(unseen.code()),
+            Err(_) => None,
+        };
+        let first = ruling.datagram.as_ref().map(|datagram| Name::of(datagram.first));
+        Heard { ctinfo: ruling.ctinfo.ok(), reason, first, drawn }
+    }
+}
+
+/// A packet that left: where, its bytes, and whether the box says it itself.
+type Out = (Port, Vec<u8>, bool);
+
+/// Listens to the reference NAT.
+struct Ears<'a> {
+    arrival: &'a Arrival,
+    bound: Bound,
+    heard: Heard,
+    /// Everything has been decided about the packet itself; what leaves from here on the box says itself.
+    own: &'a RefCell<bool>,
+}
+
+impl Watch for Ears<'_> {
+    type Sink = Bound;
+    const WATCHES: bool = true;
+
+    fn sink(&mut self) -> &mut Bound {
+        &mut self.bound
+    }
+
+    fn ruled(&mut self, ruled: &Ruled<'_>) {
+        if ruled.interface.is_some() {
+            let drawn = if self.bound.0 { Drawn::of(ruled.engine, ruled.ruling, self.arrival) } else { None };
+            self.heard = Heard::of(ruled.ruling, drawn);
+            *self.own.borrow_mut() = true;
+        }
+    }
+}
+
+/// No limits: time stands still.
+fn unlimited() -> Result<Limits, ReplayError> {
+    let mut limits = Limits::default();
+    for (name, value) in UNLIMITED {
+        let unknown = |_| ReplayError::Sysctl { name: name.to_owned(), value: value.to_owned() };
+        limits.set(name, value).map_err(unknown)?;
+    }
+    Ok(limits)
+}
+
+/// The limits of what a box says.
+pub(crate) const UNLIMITED: [(&str, &str); 5] = [
+    ("net.ipv4.icmp_ratelimit", "0"),
+    ("net.ipv4.icmp_ratemask", "0"),
+    ("net.ipv4.icmp_msgs_per_sec", "1000000"),
+    ("net.ipv4.icmp_msgs_burst", "1000000"),
+    ("net.ipv6.icmp.ratelimit", "0"),
+];
+
 /// The engine's side of an episode.
 pub(crate) struct Episode {
-    pub(crate) engine: Engine,
+    router: Router,
+    /// Is it the reference NAT as a whole, or only what it decides?
+    speaks: bool,
     recent: Recent,
     addresses: [HardwareAddress; 2],
     /// The longest packet that each interface takes.
@@ -118,14 +195,20 @@ impl Episode {
     ///
     /// # Errors
     /// The engine does not understand the rules or the sysctls.
-    pub(crate) fn begin(spec: &Spec, plan: &Plan, addresses: [HardwareAddress; 2]) -> Result<Episode, ReplayError> {
+    pub(crate) fn begin(
+        spec: &Spec,
+        plan: &Plan,
+        addresses: [HardwareAddress; 2],
+        speaks: bool,
+    ) -> Result<Episode, ReplayError> {
         let mut spec = spec.clone();
         spec.sysctls.extend(plan.sysctls.clone());
         spec.sysctls.extend(plan.engine_only.clone());
         let mtu = |port: Port| spec.interfaces.get(port.index()).and_then(|interface| interface.mtu).unwrap_or(MTU);
         let mtus = Port::BOTH.map(|port| mtu(port) as usize);
         Ok(Episode {
-            engine: replay::engine(&spec)?,
+            router: Router::new(replay::engine(&spec)?, unlimited()?, 0),
+            speaks,
             recent: Recent::default(),
             addresses,
             mtus,
@@ -151,7 +234,7 @@ impl Episode {
         packets: usize,
     ) {
         while window.items.len() < packets.min(Window::MOST) && !window.asks {
-            let around = &mut Around { chance, engine: &self.engine, recent: &self.recent, now: self.now };
+            let around = &mut Around { chance, engine: &self.router.engine, recent: &self.recent, now: self.now };
             // Now and then the network delivers a packet twice.
             let again = if around.chance.one_in(24) { around.recent.any(around.chance) } else { None };
             let mut arrival = match again {
@@ -171,67 +254,96 @@ impl Episode {
 
     /// Puts a packet through the engine and, with what that says, into the window.
     pub(crate) fn decide(&mut self, window: &mut Window, arrival: &Arrival) {
-        let mut bound = Bound(false);
-        self.engine.defrag.label = Name { window: window.number, place: window.items.len() }.label();
-        let translates = self.engine.rules4.nat.is_some() || self.engine.rules6.nat.is_some();
-        let (ruling, left) = if translates { self.pass(arrival, &mut bound) } else { self.pass(arrival, &mut ()) };
-        let drawn = if bound.0 { Drawn::of(&self.engine, &ruling, arrival) } else { None };
-        let leaving = |port| self.engine.leaving(&ruling, &self.buffer).map(move |piece| (port, piece));
-        let pieces: Vec<_> = left.into_iter().flat_map(leaving).collect();
-        match drawn {
+        self.router.engine.defrag.label = Name { window: window.number, place: window.items.len() }.label();
+        let (heard, left) = self.pass(arrival);
+        match heard.drawn {
             Some(_) => window.asks = true,
-            None => self.recent.push(arrival, pieces.first().map(|(port, piece)| (*port, &piece[..]))),
+            None => self.recent.push(arrival, left.first().map(|(port, piece, _)| (*port, &piece[..]))),
         }
-        self.drawn = drawn;
-        let left = pieces.iter().map(|(port, piece)| (*port, window.keep(piece))).collect();
-        let reason = match ruling.ctinfo {
-            Ok(_) => ruling.reason.map(|reason| reason.code()),
-            Err(unseen @ (Unseen::Fragment(_) | Unseen::Refused(_))) => Some(unseen.code()),
-            Err(_) => None,
-        };
-        let first = ruling.datagram.as_ref().map(|datagram| Name::of(datagram.first));
-        let expected = Expected { ctinfo: ruling.ctinfo.ok(), reason, left, first };
+        self.drawn = heard.drawn;
+        let left = left.iter().map(|(port, bytes, own)| Left { port: *port, bytes: window.keep(bytes), own: *own });
+        let left = left.collect();
+        let expected = Expected { ctinfo: heard.ctinfo, reason: heard.reason, left, first: heard.first };
         window.push(arrival.port, self.addresses[arrival.port.index()], &arrival.bytes, expected);
     }
 
-    /// Puts a packet through the engine. Where it left it is in the buffer, as it left.
-    fn pass<S: Sink>(&mut self, arrival: &Arrival, sink: &mut S) -> (Ruling, Option<Port>) {
-        let Arrival { port, bytes } = arrival;
-        self.buffer.clone_from(bytes);
-        let length = self.buffer.len();
-        let ruling = self.engine.receive(&mut self.buffer, length, Some(port.index() as u16), self.now, sink);
+    /// Puts a packet through the reference NAT, or only through its engine.
+    fn pass(&mut self, arrival: &Arrival) -> (Heard, Vec<Out>) {
+        let Router { engine, .. } = &mut self.router;
+        engine.forget_draws();
+        self.buffer.clone_from(&arrival.bytes);
+        let translates = engine.rules4.nat.is_some() || engine.rules6.nat.is_some();
+        if self.speaks {
+            self.pass_whole(arrival)
+        } else if translates {
+            let mut bound = Bound(false);
+            let (ruling, left) = self.pass_engine(arrival, &mut bound);
+            let drawn = if bound.0 { Drawn::of(&self.router.engine, &ruling, arrival) } else { None };
+            (Heard::of(&ruling, drawn), left)
+        } else {
+            let (ruling, left) = self.pass_engine(arrival, &mut ());
+            (Heard::of(&ruling, None), left)
+        }
+    }
+
+    /// Puts a packet that is in the buffer through the engine.
+    fn pass_engine<S: Sink>(&mut self, arrival: &Arrival, sink: &mut S) -> (Ruling, Vec<Out>) {
+        let Episode { router: Router { engine, .. }, buffer, now, .. } = self;
+        let length = buffer.len();
+        let ruling = engine.receive(buffer, length, Some(arrival.port.index() as u16), *now, sink);
+        buffer.truncate(ip_length(buffer).unwrap_or(length));
         let left = match (ruling.verdict, ruling.egress) {
-            (Verdict::Accept, Egress::Forwarded(Some(interface))) => Some(Port::at(usize::from(interface))),
-            _ => None,
+            (Verdict::Accept, Egress::Forwarded(Some(interface))) => {
+                let port = Port::at(usize::from(interface));
+                engine.leaving(&ruling, buffer).map(|piece| (port, piece.into_owned(), false)).collect()
+            }
+            _ => Vec::new(),
         };
-        let length = ip_length(&self.buffer).unwrap_or(length);
-        self.buffer.truncate(length);
         (ruling, left)
+    }
+
+    /// Puts a packet that is in the buffer through the reference NAT.
+    fn pass_whole(&mut self, arrival: &Arrival) -> (Heard, Vec<Out>) {
+        let own = RefCell::new(false);
+        let mut ears = Ears { arrival, bound: Bound(false), heard: Heard::default(), own: &own };
+        let mut left = Vec::new();
+        let mut leave = |interface: u16, bytes: &[u8]| {
+            left.push((Port::at(usize::from(interface)), bytes.to_vec(), *own.borrow()));
+        };
+        let interface = arrival.port.index() as u16;
+        self.router.receive((&mut self.buffer, interface), self.now, &mut ears, &mut leave);
+        (ears.heard, left)
     }
 
     /// Tells the engine what the kernel drew for the last packet of a window that asked, and what is wrong about it: a
     /// draw that the rules do not allow, another change than that, or no packet at all.
-    pub(crate) fn adopt(&mut self, left: &[(Port, Vec<u8>)]) -> Option<Difference> {
+    pub(crate) fn adopt(&mut self, Answer { left, delivered_as }: &Answer) -> Option<Difference> {
         let Drawn { arrival, flow } = self.drawn.take()?;
         if let Some((original, id)) = flow {
-            self.engine.forget(&original, Zone::default(), Some(id), self.now);
+            self.router.engine.forget(&original, Zone::default(), Some(id), self.now);
         }
-        self.engine.foretell(left.first().and_then(|(_, bytes)| leaves_as(bytes)));
-        let (_, left_by) = self.pass(&arrival, &mut ());
-        self.engine.foretell(None);
-        let engine = left_by.map(|port| (port, &self.buffer[..]));
-        self.recent.push(&arrival, engine);
-        let kernel: Vec<(Port, &[u8])> = left.iter().map(|(port, bytes)| (*port, &bytes[..])).collect();
-        (engine.as_slice() != kernel).then(|| Difference::Left {
+        let delivered = delivered_as.and_then(|port| Some(Tuple { src_u: port, ..tuple_of(&arrival.bytes)? }));
+        self.router.engine.foretell(delivered.or_else(|| left.first().and_then(|(_, bytes)| tuple_of(bytes))));
+        let (_, ours) = self.pass(&arrival);
+        self.router.engine.foretell(None);
+        self.recent.push(&arrival, ours.first().map(|(port, bytes, _)| (*port, &bytes[..])));
+        let kernel: Vec<(&'static str, &[u8])> = left.iter().map(|(port, bytes)| (port.name(), &bytes[..])).collect();
+        let engine = || ours.iter().map(|(port, bytes, own)| (port.name(), &bytes[..], *own));
+        (!compare::same_left(engine(), &kernel)).then(|| Difference::Left {
             kernel: left.iter().map(|(port, bytes)| (port.name(), bytes.clone())).collect(),
-            engine: engine.map(|(port, bytes)| (port.name(), bytes.to_vec())).into_iter().collect(),
+            engine: engine().map(|(port, bytes, _)| (port, bytes.to_vec())).collect(),
         })
     }
 
     /// The engine's table, with what is known of the times of its entries.
     pub(crate) fn table(&self) -> Vec<Held> {
-        let entries =
-            self.engine.conntrack.table.iter().filter(|(_, entry)| !entry.is_expired(self.now) && !entry.is_hidden());
+        let entries = self
+            .router
+            .engine
+            .conntrack
+            .table
+            .iter()
+            .filter(|(_, entry)| !entry.is_expired(self.now) && !entry.is_hidden());
         let held = entries.map(|(_, confirmed)| {
             let since_start = confirmed.expires.0.saturating_sub(START);
             let refreshed = (since_start % SECOND) as u32;

@@ -6,6 +6,9 @@
 //! table. Where they differ the packets of the episode are left out one after another until only those remain without
 //! which there is no difference.
 //!
+//! In the suites of [`Suite::TRANSLATIONS`] the other side is not the engine alone but the reference NAT, and what the box
+//! says itself, errors, resets and echo replies, is compared as well.
+//!
 //! In the order of a packet's way: [`suite`](Suite) says what kind of packets; `generate/` makes them from what `chance`
 //! draws; `episode` puts them through the engine into a `window`; `device` puts the window through the kernel; `compare`
 //! says where they differ, and `shrink` finds the few that matter.
@@ -18,6 +21,7 @@ mod episode;
 mod generate;
 mod shrink;
 mod suite;
+mod translations;
 mod window;
 
 use std::collections::BTreeMap;
@@ -37,6 +41,7 @@ use chance::Chance;
 pub use compare::Difference;
 use compare::{Held, Times};
 use device::{Device, Kernel, Seen};
+use draw::tuple_of;
 use episode::{Episode, PAUSE_SECS, Plan};
 use shrink::Input;
 pub use suite::Suite;
@@ -171,8 +176,14 @@ enum Message {
     End(Vec<Held>),
 }
 
-/// How the packet left that was asked about.
-type Answer = Vec<(window::Port, Vec<u8>)>;
+/// What the kernel made of the packet that was asked about.
+#[derive(Debug, Default)]
+struct Answer {
+    /// What left because of it.
+    left: Vec<(window::Port, Vec<u8>)>,
+    /// The port or id that it was delivered with, where it was not forwarded.
+    delivered_as: Option<u16>,
+}
 
 /// Runs a suite.
 ///
@@ -182,7 +193,7 @@ type Answer = Vec<(window::Port, Vec<u8>)>;
 /// [`FuzzError`]. What differs is no error but in the report.
 pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Result<Report, FuzzError> {
     let spec = suite.spec();
-    let device = Device::build(&spec)?;
+    let device = Device::build(&spec, suite.speaks())?;
     let addresses = device.addresses();
     let (to_kernel, from_generator) = sync_channel(AHEAD);
     let (used, fresh) = sync_channel(AHEAD * 2);
@@ -264,7 +275,7 @@ impl Maker<'_> {
             let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
             let plan =
                 Plan { sysctls: suite::sysctls(self.suite, chance), engine_only: self.limits.engine_only.clone() };
-            let episode = Episode::begin(self.spec, &plan, self.addresses)?;
+            let episode = Episode::begin(self.spec, &plan, self.addresses, self.suite.speaks())?;
             if let Err(Gone) = self.episode(Message::Begin { episode: number, plan }, packets, episode, chance, ends) {
                 break;
             }
@@ -299,8 +310,8 @@ impl Maker<'_> {
             let asks = window.asks;
             ends.send(Message::Packets(window))?;
             if asks {
-                let left = ends.answer.recv().map_err(|_| Gone)?;
-                if let Some(difference) = episode.adopt(&left) {
+                let answer = ends.answer.recv().map_err(|_| Gone)?;
+                if let Some(difference) = episode.adopt(&answer) {
                     return ends.send(Message::Found(difference));
                 }
             }
@@ -352,7 +363,7 @@ impl KernelSide<'_> {
                 Message::Packets(window) if broken => {
                     if window.asks {
                         // Whoever waits for it is told that there is nothing more to tell.
-                        let _ = self.answers.send(Answer::new());
+                        let _ = self.answers.send(Answer::default());
                     }
                     None
                 }
@@ -370,9 +381,9 @@ impl KernelSide<'_> {
                     self.progress.packets.fetch_add(window.items.len() as u64, Ordering::Relaxed);
                     let found = compare::packets(&window, &seen, self.bytes_count);
                     if window.asks {
-                        let left = if found.is_none() { seen.left(window.items.len() - 1) } else { Answer::new() };
+                        let answer = if found.is_none() { self.answer(&window, &seen)? } else { Answer::default() };
                         // Nobody waits when the other side failed; that is told when it is joined.
-                        let _ = self.answers.send(left);
+                        let _ = self.answers.send(answer);
                     }
                     windows.push(window);
                     found
@@ -402,10 +413,23 @@ impl KernelSide<'_> {
         Ok(())
     }
 
+    /// What the kernel made of the last packet of a window.
+    fn answer(&self, window: &Window, seen: &Seen) -> Result<Answer, FuzzError> {
+        let Some((last, place)) = window.items.last().zip(window.items.len().checked_sub(1)) else {
+            return Ok(Answer::default());
+        };
+        let delivered_as = match tuple_of(window.packet(last)) {
+            // What was delivered is on no wire.
+            Some(original) if last.expected.left.iter().all(|left| left.own) => self.kernel.delivered_as(&original)?,
+            _ => None,
+        };
+        Ok(Answer { left: seen.left(place), delivered_as })
+    }
+
     /// The first difference about these packets, and the place of the packet; the last one's where it is in the table.
     fn attempt(&mut self, plan: &Plan, inputs: &[Input]) -> Result<Option<(usize, Difference)>, FuzzError> {
         self.kernel.begin(&plan.sysctls)?;
-        let mut episode = Episode::begin(self.spec, plan, self.addresses)?;
+        let mut episode = Episode::begin(self.spec, plan, self.addresses, self.report.suite.speaks())?;
         let (mut window, mut seen, mut times) = (Window::default(), Seen::default(), Times::default());
         let mut done = 0;
         while let Some(rest) = inputs.get(done..).filter(|rest| !rest.is_empty()) {
@@ -429,7 +453,7 @@ impl KernelSide<'_> {
             }
             done += window.items.len();
             if window.asks
-                && let Some(difference) = episode.adopt(&seen.left(window.items.len() - 1))
+                && let Some(difference) = episode.adopt(&self.answer(&window, &seen)?)
             {
                 return Ok(Some((done - 1, difference)));
             }

@@ -16,32 +16,8 @@ use super::generate::sctp::Associations;
 use super::generate::tcp::Connections;
 use super::generate::zoo::Zoo;
 use super::generate::{Hosts, Mood};
+use super::translations;
 use super::window::Port;
-
-/// What a box that translates IPv4 is told: a server behind an address, one behind a port, one behind a port of the box;
-/// addresses drawn from a range, ports drawn from a range, and the box's own for the others.
-const RULES: &str = "\
-*nat
--A PREROUTING -d 198.51.100.1/32 -j DNAT --to-destination 10.16.0.1
--A PREROUTING -d 198.51.100.2/32 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.16.0.2:80
--A PREROUTING -d 203.0.113.2/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.16.0.3
--A POSTROUTING -s 10.16.0.8/32 -o wan -j SNAT --to-source 198.51.100.8-198.51.100.11
--A POSTROUTING -s 10.16.0.7/32 -o wan -p udp -j SNAT --to-source 198.51.100.7:30000-30063
--A POSTROUTING -o wan -j MASQUERADE
-COMMIT
-";
-
-/// The same for IPv6.
-const RULES6: &str = "\
-*nat
--A PREROUTING -d 2001:db8:100::1/128 -j DNAT --to-destination 2001:db8:16::1
--A PREROUTING -d 2001:db8:100::2/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [2001:db8:16::2]:80
--A PREROUTING -d 2001:db8:113::2/128 -p udp -m udp --dport 53 -j DNAT --to-destination 2001:db8:16::3
--A POSTROUTING -s 2001:db8:16::8/128 -o wan -j SNAT --to-source 2001:db8:100::8-2001:db8:100::b
--A POSTROUTING -s 2001:db8:16::7/128 -o wan -p udp -j SNAT --to-source [2001:db8:100::7]:30000-30063
--A POSTROUTING -o wan -j MASQUERADE
-COMMIT
-";
 
 /// The longest packet of the interface that does not take every packet of the other one.
 const SHORT: u32 = 1400;
@@ -68,10 +44,28 @@ pub enum Suite {
     NatV6,
     /// Everything in fragments.
     Fragments,
+    /// MASQUERADE.
+    Masquerade,
+    /// SNAT to ranges of addresses and ports.
+    SnatRange,
+    /// DNAT.
+    Dnat,
+    /// Both in one flow.
+    DnatSnat,
+    /// Between hosts of one side, by addresses of the other.
+    Hairpin,
+    /// NETMAP.
+    Netmap,
+    /// REDIRECT, so that the box itself answers.
+    Redirect,
+    /// All of it over IPv6.
+    TranslatedV6,
+    /// Errors above all, of every type, in every direction, over both families.
+    Errors,
 }
 
 impl Suite {
-    /// All of them.
+    /// Those in which nothing but decisions of the engine is compared: the box itself says nothing.
     pub const ALL: [Suite; 9] = [
         Suite::UdpIcmp,
         Suite::Icmpv6,
@@ -82,6 +76,19 @@ impl Suite {
         Suite::NatV4,
         Suite::NatV6,
         Suite::Fragments,
+    ];
+
+    /// Those in which the kernel's NAT is compared with the reference NAT as a whole, what it says itself included.
+    pub const TRANSLATIONS: [Suite; 9] = [
+        Suite::Masquerade,
+        Suite::SnatRange,
+        Suite::Dnat,
+        Suite::DnatSnat,
+        Suite::Hairpin,
+        Suite::Netmap,
+        Suite::Redirect,
+        Suite::TranslatedV6,
+        Suite::Errors,
     ];
 
     /// The name on the command line and in reports.
@@ -97,12 +104,26 @@ impl Suite {
             Suite::NatV4 => "nat-v4",
             Suite::NatV6 => "nat-v6",
             Suite::Fragments => "fragments",
+            Suite::Masquerade => "masquerade",
+            Suite::SnatRange => "snat-range",
+            Suite::Dnat => "dnat",
+            Suite::DnatSnat => "dnat-snat",
+            Suite::Hairpin => "hairpin",
+            Suite::Netmap => "netmap",
+            Suite::Redirect => "redirect",
+            Suite::TranslatedV6 => "ipv6",
+            Suite::Errors => "errors",
         }
     }
 
     /// Is everything that leaves compared, or only what conntrack says?
-    pub(crate) const fn bytes_count(self) -> bool {
-        matches!(self, Suite::NatV4 | Suite::NatV6 | Suite::Fragments)
+    pub(crate) fn bytes_count(self) -> bool {
+        matches!(self, Suite::NatV4 | Suite::NatV6 | Suite::Fragments) || self.speaks()
+    }
+
+    /// Is what the box says itself compared, too?
+    pub(crate) fn speaks(self) -> bool {
+        Suite::TRANSLATIONS.contains(&self)
     }
 
     /// A seed of its own for each suite.
@@ -128,14 +149,15 @@ impl Suite {
             ("2001:db8:16::/64", Port::Lan, "fd00:1::2"),
             ("::/0", Port::Wan, "2001:db8:113::1"),
         ];
+        let [rules, rules6] = translations::rules(self).map(|rules| rules.map(str::to_owned));
         Spec {
             interfaces: vec![
                 interface(Port::Lan, ["192.168.1.1/24", "fd00:1::1/64"]),
                 interface(Port::Wan, ["203.0.113.2/24", "2001:db8:113::2/64"]),
             ],
             routes: routes.into_iter().filter_map(route).collect(),
-            rules: (self == Suite::NatV4).then(|| RULES.to_owned()),
-            rules6: (self == Suite::NatV6).then(|| RULES6.to_owned()),
+            rules,
+            rules6,
             ..Spec::default()
         }
     }
@@ -151,8 +173,14 @@ impl Suite {
             Suite::TcpWild => Box::new(Connections::new(Hosts { family }, Mood::Wild)),
             Suite::Sctp => Box::new(Associations::new(Hosts { family }, mood)),
             Suite::GreRest => Box::new(Rest { hosts: Hosts { family }, mood }),
-            Suite::NatV4 => Box::new(Translated { hosts: Hosts { family: L3::V4 }, mood }),
-            Suite::NatV6 => Box::new(Translated { hosts: Hosts { family: L3::V6 }, mood }),
+            Suite::NatV4 => Box::new(Translated::new(L3::V4, mood)),
+            Suite::NatV6 | Suite::TranslatedV6 => Box::new(Translated::new(L3::V6, mood)),
+            Suite::Errors => Box::new(Translated { errors: 60, ..Translated::new(family, mood) }),
+            Suite::Hairpin => Box::new(Translated { inward: 60, ..Translated::new(L3::V4, mood) }),
+            Suite::Redirect => Box::new(Translated { inward: 20, ..Translated::new(L3::V4, mood) }),
+            Suite::Masquerade | Suite::SnatRange | Suite::Dnat | Suite::DnatSnat | Suite::Netmap => {
+                Box::new(Translated::new(L3::V4, mood))
+            }
             Suite::Fragments => Box::new(Fragments::new(Hosts { family }, mood)),
         }
     }
@@ -173,9 +201,8 @@ impl FromStr for Suite {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Suite, String> {
-        let known = || Suite::ALL.map(Suite::name).join(", ");
-        let found = Suite::ALL.into_iter().find(|suite| suite.name() == text);
-        found.ok_or_else(|| format!("no suite {text}; there are {}", known()))
+        let mut all = Suite::ALL.into_iter().chain(Suite::TRANSLATIONS);
+        all.find(|suite| suite.name() == text).ok_or_else(|| format!("no suite {text}"))
     }
 }
 

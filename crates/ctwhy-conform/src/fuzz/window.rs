@@ -62,10 +62,21 @@ pub(crate) struct Expected {
     pub(crate) ctinfo: Option<CtInfo>,
     /// Why it is INVALID, or a fragment that conntrack does not see.
     pub(crate) reason: Option<&'static str>,
-    /// Where it leaves, and its bytes in the window: nothing, one packet, or the fragments of one.
-    pub(crate) left: Vec<(Port, Range<usize>)>,
+    /// What leaves because of it: nothing, the packet, its fragments, what the box says about it.
+    pub(crate) left: Vec<Left>,
     /// For a fragment that completed its datagram the one that this begins with, whose mark the kernel gives it.
     pub(crate) first: Option<Name>,
+}
+
+/// A packet that leaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Left {
+    /// Where.
+    pub(crate) port: Port,
+    /// Its bytes in the window.
+    pub(crate) bytes: Range<usize>,
+    /// Does the box itself say it?
+    pub(crate) own: bool,
 }
 
 /// What a packet of an episode is called: the number of its window, and its place in there.

@@ -147,6 +147,11 @@ impl Engine {
         self.conntrack.random.drawn()
     }
 
+    /// Has [`Engine::has_drawn`] tell of what comes from here on.
+    pub const fn forget_draws(&mut self) {
+        self.conntrack.random.forget_draws();
+    }
+
     /// `masq_inet_event`: an address of an interface is gone, and with it the flows that were masqueraded with it
     /// (NAT-SET-10).
     pub fn address_lost<S: Sink>(&mut self, interface: u16, l3num: L3, address: Addr, now: Time, sink: &mut S) {

@@ -1,4 +1,5 @@
-//! `ctwhy conform fuzz`: made-up packets through the running kernel and the engine, side by side.
+//! `ctwhy conform fuzz` and `ctwhy conform nat-compare`: made-up packets through the running kernel and the engine, or its
+//! NAT and ours, side by side.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -32,13 +33,13 @@ and written as a case that `ctwhy fixture show` and `ctwhy conform kernel` read.
 Exit code: 0 when everything agreed, 1 when something differed, 2 when it could not run to the end, 4 where no lab can be \
 built.";
 
-/// `ctwhy conform fuzz`
+/// `ctwhy conform fuzz`, `ctwhy conform nat-compare`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub(super) struct FuzzArgs {
     /// Only this suite; may be given several times
-    #[arg(long = "suite", value_name = "NAME", value_parser = suite)]
-    suites: Vec<Suite>,
+    #[arg(long = "suite", value_name = "NAME")]
+    suites: Vec<String>,
     /// A number, or a range such as 1..5 with both its ends
     #[arg(long, value_name = "SEED", default_value = "1", value_parser = seeds)]
     seed: Seeds,
@@ -65,8 +66,17 @@ struct Seeds {
     last: u64,
 }
 
-fn suite(text: &str) -> Result<Suite, String> {
-    text.parse()
+/// The suites that were asked for, of those that there are.
+fn chosen(names: &[String], of: &[Suite]) -> Result<Vec<Suite>, Failure> {
+    if names.is_empty() {
+        return Ok(of.to_vec());
+    }
+    let known = || of.iter().map(|suite| suite.name()).collect::<Vec<_>>().join(", ");
+    let find = |name: &String| {
+        let found = of.iter().find(|suite| suite.name() == name).copied();
+        found.ok_or_else(|| Failure::usage(format!("--suite {name}: there are {}", known())))
+    };
+    names.iter().map(find).collect()
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {
@@ -88,8 +98,8 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// What went wrong, in one line.
-pub(super) fn run(args: &FuzzArgs) -> Result<ExitCode, Failure> {
-    let suites = if args.suites.is_empty() { Suite::ALL.to_vec() } else { args.suites.clone() };
+pub(super) fn run(args: &FuzzArgs, suites: &[Suite]) -> Result<ExitCode, Failure> {
+    let suites = chosen(&args.suites, suites)?;
     let packets = match (args.packets, args.time) {
         (None, None) => Some(PACKETS),
         (packets, _) => packets,

@@ -6,6 +6,7 @@ mod kernel;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use ctwhy_conform::fuzz::Suite;
 
 use crate::failure::Failure;
 
@@ -22,6 +23,9 @@ enum ConformCommand {
     Kernel(kernel::KernelArgs),
     /// Make up packets by the million, put them through the running kernel, in a lab, and through the engine, and compare
     Fuzz(fuzz::FuzzArgs),
+    /// Make up packets, put them through the kernel's NAT, in a lab, and through ours, and compare every byte that leaves on
+    /// either side, what the box says itself included, and the tables
+    NatCompare(fuzz::FuzzArgs),
 }
 
 /// Runs the comparison.
@@ -31,6 +35,7 @@ enum ConformCommand {
 pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
     match &args.command {
         ConformCommand::Kernel(args) => kernel::run(args),
-        ConformCommand::Fuzz(args) => fuzz::run(args),
+        ConformCommand::Fuzz(args) => fuzz::run(args, &Suite::ALL),
+        ConformCommand::NatCompare(args) => fuzz::run(args, &Suite::TRANSLATIONS),
     }
 }

@@ -18,6 +18,17 @@ use crate::fuzz::window::{Arrival, Port};
 pub(crate) struct Translated {
     pub(crate) hosts: Hosts,
     pub(crate) mood: Mood,
+    /// How many packets of a hundred are errors.
+    pub(crate) errors: usize,
+    /// How many flows of a hundred from behind `lan` go to an address that the box translates.
+    pub(crate) inward: usize,
+}
+
+impl Translated {
+    /// A bit of everything.
+    pub(crate) const fn new(family: L3, mood: Mood) -> Translated {
+        Translated { hosts: Hosts { family }, mood, errors: 20, inward: 5 }
+    }
 }
 
 /// Addresses behind which the rules have somebody.
@@ -33,56 +44,64 @@ impl Hosts {
 
 impl Generator for Translated {
     fn next(&mut self, around: &mut Around<'_>) -> Arrival {
-        let Translated { hosts, mood } = *self;
-        match around.chance.below(10) {
-            0..=1 => begin(hosts, mood, around.chance),
-            2..=7 => answer(hosts, mood, around).unwrap_or_else(|| begin(hosts, mood, around.chance)),
-            _ => errors::packet(hosts, mood, around).unwrap_or_else(|| begin(hosts, mood, around.chance)),
-        }
+        let Translated { hosts, mood, errors, .. } = *self;
+        let made = if around.chance.percent(errors) {
+            errors::packet(hosts, mood, around)
+        } else if around.chance.percent(75) {
+            answer(hosts, mood, around)
+        } else {
+            None
+        };
+        made.unwrap_or_else(|| self.begin(around.chance))
     }
 }
 
-/// The first packet of a flow.
-fn begin(hosts: Hosts, mood: Mood, chance: &mut Chance) -> Arrival {
-    let port = if chance.percent(65) { Port::Lan } else { Port::Wan };
-    let (client, server) = (hosts.client(chance.below(8)), hosts.server(chance.below(4)));
-    let ip = match (port, chance.below(20)) {
-        (Port::Lan, 0) => Ip::between(client, hosts.virtual_address(chance.below(VIRTUALS))),
-        (Port::Lan, 1) => Ip::between(client, hosts.own(Port::Lan)),
-        (Port::Lan, _) => Ip::between(client, server),
-        (Port::Wan, 0..=9) => Ip::between(server, hosts.virtual_address(chance.below(VIRTUALS))),
-        (Port::Wan, 10..=15) => Ip::between(server, hosts.own(Port::Wan)),
-        (Port::Wan, _) => Ip::between(server, client),
-    };
-    // Many ports, so that most flows keep theirs, and a few that everybody wants.
-    let sport = match chance.below(4) {
-        0 => chance.pick(&[0, 1, 511, 512, 1023, 1024, 5353, 65_535]),
-        _ => 32_768 + chance.below(4096) as u16,
-    };
-    let dport = chance.pick(&[53, 80, 443, 8080]);
-    let body = match chance.below(14) {
-        0..=4 => {
-            let flags = if chance.one_in(10) { flag::ACK } else { flag::SYN };
-            let (seq, ack) = (chance.u32(), if flags == flag::ACK { chance.u32() } else { 0 });
-            let options = if chance.percent(50) { vec![2, 4, 5, 0xb4, 4, 2, 1, 1, 1, 3, 3, 7] } else { Vec::new() };
-            Tcp { sport, dport, seq, ack, flags, window: 64_240, options, payload: Vec::new() }.body(&ip)
-        }
-        5..=8 => {
-            let datagram = compose::udp(&ip, sport, dport, &vec![0x55; chance.pick(&[0, 1, 4, 100])]);
-            if chance.one_in(10) { datagram.with(6, 0).with(7, 0) } else { datagram }
-        }
-        9..=10 => {
-            let other = chance.u16();
-            let id = chance.pick(&[0, 1, 2, 0xffff, other]);
-            compose::echo(&ip, Echo::Request, id, 1)
-        }
-        11 => sctp::init(sport, dport, port),
-        12 => rest::udplite(chance, mood, &ip, port),
-        _ if chance.percent(50) => rest::gre(chance),
-        _ => rest::unknown(chance),
-    };
-    let packet = dress(chance, ip, body);
-    on(port, packet)
+impl Translated {
+    /// The first packet of a flow.
+    fn begin(&self, chance: &mut Chance) -> Arrival {
+        let Translated { hosts, mood, inward, .. } = *self;
+        let port = if chance.percent(65) { Port::Lan } else { Port::Wan };
+        let (client, server) = (hosts.client(chance.below(8)), hosts.server(chance.below(4)));
+        let ip = match (port, chance.below(20)) {
+            (Port::Lan, _) if chance.percent(inward) => {
+                Ip::between(client, hosts.virtual_address(chance.below(VIRTUALS)))
+            }
+            (Port::Lan, 0) => Ip::between(client, hosts.own(Port::Lan)),
+            (Port::Lan, _) => Ip::between(client, server),
+            (Port::Wan, 0..=9) => Ip::between(server, hosts.virtual_address(chance.below(VIRTUALS))),
+            (Port::Wan, 10..=15) => Ip::between(server, hosts.own(Port::Wan)),
+            (Port::Wan, _) => Ip::between(server, client),
+        };
+        // Many ports, so that most flows keep theirs, and a few that everybody wants.
+        let sport = match chance.below(4) {
+            0 => chance.pick(&[0, 1, 511, 512, 1023, 1024, 5353, 65_535]),
+            _ => 32_768 + chance.below(4096) as u16,
+        };
+        let dport = chance.pick(&[53, 80, 443, 8080]);
+        let body = match chance.below(14) {
+            0..=4 => {
+                let flags = if chance.one_in(10) { flag::ACK } else { flag::SYN };
+                let (seq, ack) = (chance.u32(), if flags == flag::ACK { chance.u32() } else { 0 });
+                let options = if chance.percent(50) { vec![2, 4, 5, 0xb4, 4, 2, 1, 1, 1, 3, 3, 7] } else { Vec::new() };
+                Tcp { sport, dport, seq, ack, flags, window: 64_240, options, payload: Vec::new() }.body(&ip)
+            }
+            5..=8 => {
+                let datagram = compose::udp(&ip, sport, dport, &vec![0x55; chance.pick(&[0, 1, 4, 100])]);
+                if chance.one_in(10) { datagram.with(6, 0).with(7, 0) } else { datagram }
+            }
+            9..=10 => {
+                let other = chance.u16();
+                let id = chance.pick(&[0, 1, 2, 0xffff, other]);
+                compose::echo(&ip, Echo::Request, id, 1)
+            }
+            11 => sctp::init(sport, dport, port),
+            12 => rest::udplite(chance, mood, &ip, port),
+            _ if chance.percent(50) => rest::gre(chance),
+            _ => rest::unknown(chance),
+        };
+        let packet = dress(chance, ip, body);
+        on(port, packet)
+    }
 }
 
 /// What a host says to a packet that reached it.
