@@ -26,6 +26,7 @@ test: setup ## all tests: unit, property, snapshot, lab, doc, the book's command
 conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each suite with each seed
 	@$(ENV) cargo build --release --locked -p ctwhy
 	@$(ENV) target/release/ctwhy conform fuzz --seed $(SEEDS) --packets $(PACKETS) --output target/disagreements
+	@$(ENV) target/release/ctwhy conform nat-compare --packets $(PACKETS) --output target/disagreements
 
 mutants: ## is every check of the engine held by what a kernel decided? with cargo-mutants, about an hour
 	@$(ENV) cargo mutants --package ctwhy-core --test-package ctwhy-core,ctwhy-conform --baseline skip --timeout 60 \

@@ -50,6 +50,21 @@ fn decisions(suite: Suite) -> &'static [&'static str] {
 }
 
 #[test]
+fn the_kernels_nat_and_ours_leave_the_same_bytes() {
+    if !require_lab() {
+        return;
+    }
+    for suite in Suite::TRANSLATIONS {
+        let report = run(suite, Limits { packets: Some(6_000), ..Limits::default() });
+        assert!(report.disagreements.is_empty(), "{suite}: {:?}", report.disagreements);
+        assert!(report.packets == 6_000 && report.entries > 100, "{suite}: {report:?}");
+        for decision in ["NEW", "ESTABLISHED_REPLY", "RELATED", "RELATED_REPLY"] {
+            assert!(report.decisions.contains_key(decision), "{suite}: no {decision} among {:?}", report.decisions);
+        }
+    }
+}
+
+#[test]
 fn a_short_run_of_every_suite_agrees() {
     if !require_lab() {
         return;

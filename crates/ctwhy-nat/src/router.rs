@@ -141,7 +141,7 @@ impl Router {
                 time: now,
             });
         }
-        if let Some(said) = self.say(&ruling, packet, now) {
+        if let Some(said) = self.say(&ruling, (packet, interface), now) {
             self.send(said, now, watch, leave);
         }
     }
@@ -170,11 +170,11 @@ impl Router {
     }
 
     /// What this host has to say because of what was decided about a packet.
-    fn say(&mut self, ruling: &Ruling, packet: &[u8], now: Time) -> Option<Said> {
+    fn say(&mut self, ruling: &Ruling, (packet, interface): (&[u8], u16), now: Time) -> Option<Said> {
         let Router { engine, limits, statistics, identifications, .. } = self;
         let packet = engine.departed(ruling, packet);
         let packet = Packet::parse(packet, packet.len()).ok()?;
-        let mut voice = Voice { engine, limits, statistics, identifications, now };
+        let mut voice = Voice { engine, limits, statistics, identifications, interface: Some(interface), now };
         match ruling.verdict {
             // What was delivered has lost its entry on the way to the socket (ICMP-LOC-04, ICMP-LOC-06).
             Verdict::Accept if ruling.egress == Egress::Local => voice.reply(&packet),
@@ -195,7 +195,7 @@ impl Router {
             if packet.l3num == L3::V4 && engine.network.route(packet.l3num, packet.dst) != Destination::Local {
                 continue;
             }
-            let mut voice = Voice { engine, limits, statistics, identifications, now };
+            let mut voice = Voice { engine, limits, statistics, identifications, interface: None, now };
             if let Some(said) = voice.complain(&packet, Complaint::ReassemblyTimeExceeded, false) {
                 self.send(said, now, watch, leave);
             }
@@ -262,6 +262,8 @@ struct Voice<'a> {
     limits: &'a mut Limits,
     statistics: &'a mut Statistics,
     identifications: &'a mut Random,
+    /// Where the packet came in that there is something to say about.
+    interface: Option<u16>,
     now: Time,
 }
 
@@ -311,7 +313,7 @@ impl Voice<'_> {
             return None;
         }
         let (l3num, to) = (packet.l3num, packet.src);
-        let Some(from) = source(self.engine, l3num, packet.dst, to) else {
+        let Some(from) = source(self.engine, self.interface, l3num, packet.dst, to) else {
             count(&mut self.statistics.unsaid, "icmp.no_route_back");
             return None;
         };
@@ -327,15 +329,18 @@ impl Voice<'_> {
 }
 
 /// The source of what this host says to `to` about a packet to `about`: that one if it is its own, else an address where
-/// the way to `to` begins.
-fn source(engine: &Engine, l3num: L3, about: Addr, to: Addr) -> Option<Addr> {
+/// the way to `to` begins. In IPv6 it is one of the interface that the packet came in by.
+fn source(engine: &Engine, interface: Option<u16>, l3num: L3, about: Addr, to: Addr) -> Option<Addr> {
     let network = &engine.network;
     if network.route(l3num, about) == Destination::Local {
         return Some(about);
     }
     match network.route(l3num, to) {
         Destination::Local => Some(to),
-        Destination::Interface(out) => network.source_on(out, l3num, to),
+        Destination::Interface(out) => {
+            let from = if l3num == L3::V6 { interface.unwrap_or(out) } else { out };
+            network.source_on(from, l3num, to)
+        }
         Destination::None => None,
     }
 }

@@ -49,6 +49,8 @@ use window::Window;
 
 /// Packets of an episode.
 const EPISODE: u64 = 24_000;
+/// The same where the kernel is asked about many a packet, which takes time, and no timeout may pass.
+const ASKING_EPISODE: u64 = 3_000;
 /// How long the kernel waits in a pause: more than the two seconds after which a UDP flow is a stream.
 const PAUSE: Duration = Duration::from_millis(2_300);
 /// Windows that may wait for the kernel.
@@ -270,7 +272,7 @@ impl Maker<'_> {
             if left == 0 || late || self.done.load(Ordering::Relaxed) {
                 break;
             }
-            let packets = left.min(EPISODE);
+            let packets = left.min(if self.suite.speaks() { ASKING_EPISODE } else { EPISODE });
             left -= packets;
             let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
             let plan =
