@@ -289,6 +289,7 @@ fn every_refusal_names_its_word() {
         ("-A PREROUTING -j REDIRECT --random-fully", "--random-fully", NoTargetOf),
         ("-A INPUT -j SNAT --to-source 1.1.1.1 --to-source 2.2.2.2", "--to-source", Twice),
         ("-A POSTROUTING -j MASQUERADE --to-ports 9", "9", TargetPortsNeedProtocol),
+        ("-A POSTROUTING -p ipv6-icmp -j MASQUERADE --to-ports 9", "9", TargetPortsNeedProtocol),
         ("-A PREROUTING ! -p tcp -j DNAT --to-destination 1.1.1.1:9", "1.1.1.1:9", TargetPortsNeedProtocol),
         ("-A POSTROUTING -p tcp -j MASQUERADE --to-ports 9-3", "9-3", Range { form: "PORT[-PORT]" }),
         ("-A POSTROUTING -p tcp -j SNAT --to-source 1.1.1.1:5-9/7", "1.1.1.1:5-9/7", ShiftedPorts),

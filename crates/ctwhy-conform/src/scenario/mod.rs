@@ -18,6 +18,7 @@ mod ip;
 mod local;
 mod nat;
 mod nat_decision;
+mod nat_errors;
 mod pptp;
 mod quotes;
 mod rules;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<(String, Case)> {
         icmpv6::SCENARIOS,
         nat::SCENARIOS,
         nat_decision::SCENARIOS,
+        nat_errors::SCENARIOS,
         local::SCENARIOS,
         udp::SCENARIOS,
         tcp::SCENARIOS,

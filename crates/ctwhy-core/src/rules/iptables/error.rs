@@ -145,7 +145,7 @@ impl fmt::Display for RuleErrorKind {
             }
             RuleErrorKind::Ports => "is no port or range of ports FIRST:LAST; services are not looked up by name",
             RuleErrorKind::PortsNeedProtocol => "needs -p tcp or -p udp in the same rule",
-            RuleErrorKind::TargetPortsNeedProtocol => "names ports: that needs -p tcp, udp, sctp or dccp in the same rule",
+            RuleErrorKind::TargetPortsNeedProtocol => "names ports: that needs -p tcp, udp, sctp, dccp or icmp in the same rule",
             RuleErrorKind::TargetInChain { chains } => {
                 return write!(f, "is refused by iptables in this chain; it goes with {chains}");
             }

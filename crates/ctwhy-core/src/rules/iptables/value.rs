@@ -83,9 +83,9 @@ pub(super) fn protocol(text: &str) -> Parsed<Option<u8>> {
     Ok((number != 0).then_some(number))
 }
 
-/// Whether iptables lets a target name ports for this protocol.
+/// Whether iptables lets a target name ports for this protocol. For ICMP they are ids; for ICMPv6 it takes none.
 pub(super) const fn takes_ports(protonum: u8) -> bool {
-    matches!(protonum, proto::TCP | proto::UDP | proto::SCTP | DCCP)
+    matches!(protonum, proto::TCP | proto::UDP | proto::SCTP | DCCP | proto::ICMP)
 }
 
 /// `PORT`, `FIRST:LAST`, `FIRST:`, `:LAST` of a match.
