@@ -192,6 +192,17 @@ pub struct Overdue {
     pub first: Option<Vec<u8>>,
 }
 
+/// What became of a fragment, for who only wants the datagram.
+#[derive(Clone, Debug)]
+pub enum Collected {
+    /// It was the last one that was missing.
+    Whole(Box<Datagram>),
+    /// It waits for others.
+    Waits,
+    /// It is dropped, or is none that can be put together.
+    Never,
+}
+
 /// The room in front of conntrack.
 #[derive(Clone, Debug, Default)]
 pub struct Defrag {
@@ -226,6 +237,15 @@ impl Defrag {
     pub fn overdue(&mut self, now: Time) -> Option<Overdue> {
         let (key, queue) = self.v4.overdue(now).or_else(|| self.v6.overdue(now))?;
         Some(Overdue { own: key.own, fragments: queue.pieces.len(), first: queue.first() })
+    }
+
+    /// Puts datagrams together for a host that tracks nothing. `packet` is a fragment that came to it.
+    pub fn collect(&mut self, packet: &Packet<'_>, now: Time, sysctls: &Sysctls) -> Collected {
+        match self.gather(packet, Hook::PreRouting, None, (now, sysctls), &mut ()) {
+            Gathered::Whole(datagram) => Collected::Whole(datagram),
+            Gathered::Unseen(Unseen::Fragment(_)) => Collected::Waits,
+            Gathered::AsIs | Gathered::Unseen(_) => Collected::Never,
+        }
     }
 
     /// `ipv4_conntrack_defrag`, `ipv6_defrag`: a fragment at the first hook of its way.

@@ -26,6 +26,8 @@ pub(super) struct Sent<'a> {
     /// Where the transport header is.
     pub(super) transport: usize,
     pub(super) kind: Kind,
+    /// Did it come in fragments?
+    cut: bool,
 }
 
 /// How it is carried on.
@@ -42,21 +44,22 @@ impl<'a> Sent<'a> {
         self.packet.bytes.get(self.transport..).unwrap_or_default()
     }
 
-    /// May it be cut on its way? An IPv6 packet never by a router.
+    /// May the host cut it? What the guest cut itself; else an IPv6 packet may not be.
     pub(super) fn may_be_cut(&self) -> bool {
-        self.packet.l3num == L3::V4 && self.packet.bytes.get(6).is_some_and(|byte| byte & 0x40 == 0)
+        self.cut || self.packet.l3num == L3::V4 && self.packet.bytes.get(6).is_some_and(|byte| byte & 0x40 == 0)
     }
 }
 
-/// Reads a packet of the guest.
+/// Is it a piece of a datagram?
+pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
+    packet.fragment.is_some_and(|fragment| fragment.offset != 0 || fragment.more)
+}
+
+/// Reads a packet of the guest, one that came whole or, if `cut`, in fragments.
 ///
 /// # Errors
 /// Why it goes no further.
-pub(super) fn read(bytes: &[u8]) -> Result<Sent<'_>, Cause> {
-    let packet = Packet::parse(bytes, bytes.len()).map_err(|_| Cause::Malformed)?;
-    if packet.fragment.is_some_and(|fragment| fragment.offset != 0 || fragment.more) {
-        return Err(Cause::Fragment);
-    }
+pub(super) fn read(packet: Packet<'_>, cut: bool) -> Result<Sent<'_>, Cause> {
     let (src, dst) = (packet.src.ip(packet.l3num), packet.dst.ip(packet.l3num));
     if dst.is_multicast() || dst == Ipv4Addr::BROADCAST {
         return Err(Cause::Group);
@@ -99,7 +102,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Sent<'_>, Cause> {
         return Err(Cause::Checksum);
     }
     let tuple = extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(|_| Cause::Malformed)?;
-    Ok(Sent { packet, tuple, transport: transport.offset, kind })
+    Ok(Sent { packet, tuple, transport: transport.offset, kind, cut })
 }
 
 /// What the transport checksum of a packet begins with.

@@ -27,6 +27,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use ctwhy_core::defrag::{Collected, Defrag};
+use ctwhy_core::packet::Packet;
+use ctwhy_core::sysctl::Sysctls;
+use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{Tuple, proto};
 use ctwhy_linux::socket::errors::Origin;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -84,7 +88,11 @@ pub struct Proxy {
     flows: Flows,
     tcp: Tcp,
     raw: Raw,
+    /// Fragments of the guest, and how many may wait how long.
+    defrag: Defrag,
+    sysctls: Sysctls,
     buffer: Vec<u8>,
+    started: Instant,
     swept: Instant,
 }
 
@@ -107,6 +115,9 @@ impl Proxy {
             tcp: Tcp::new(mtu, config.tcp_buffer, chance),
             raw,
             buffer: vec![0; LONGEST],
+            defrag: Defrag::default(),
+            sysctls: Sysctls::default(),
+            started: Instant::now(),
             swept: Instant::now(),
         }
     }
@@ -197,7 +208,7 @@ impl Proxy {
                     break;
                 }
             };
-            if let Err(cause) = guest::read(packet).and_then(|sent| self.carry_on(&sent, now)) {
+            if let Err(cause) = self.arrived(packet, now) {
                 self.guest.counts.drop(cause);
             }
         }
@@ -206,6 +217,24 @@ impl Proxy {
     }
 
     /// One packet of the guest.
+    fn arrived(&mut self, bytes: &[u8], now: Instant) -> Result<(), Cause> {
+        let packet = Packet::parse(bytes, bytes.len()).map_err(|_| Cause::Malformed)?;
+        if !guest::is_fragment(&packet) {
+            return self.carry_on(&guest::read(packet, false)?, now);
+        }
+        let since = u64::try_from(now.duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
+        match self.defrag.collect(&packet, Time(since), &self.sysctls) {
+            Collected::Waits => Ok(()),
+            Collected::Never => Err(Cause::Fragment),
+            Collected::Whole(datagram) => {
+                let bytes = datagram.arrived();
+                let packet = Packet::parse(bytes, bytes.len()).map_err(|_| Cause::Malformed)?;
+                self.carry_on(&guest::read(packet, true)?, now)
+            }
+        }
+    }
+
+    /// A datagram of the guest, or a segment.
     fn carry_on(&mut self, sent: &guest::Sent<'_>, now: Instant) -> Result<(), Cause> {
         match sent.kind {
             Kind::Tcp => self.carry_on_segment(sent),

@@ -73,16 +73,23 @@ pub(super) fn read((l3num, from, message): (L3, IpAddr, &[u8])) -> Message<'_> {
     if l3num == L3::V4 && Sum::default().bytes(message).fold() != 0xffff {
         return Message::Wrong;
     }
-    let &[icmp_type, code, _, _, w0, w1, w2, w3, ref quote @ ..] = message else { return Message::Other };
+    let &[icmp_type, code, _, _, w0, w1, w2, w3, ref content @ ..] = message else { return Message::Other };
     if icmp_type == echo_types(l3num).1 {
         return Message::Reply { from, id: u16::from_be_bytes([w0, w1]), rest: message.get(6..).unwrap_or_default() };
     }
     if !relay::is_relayed(l3num, icmp_type) {
         return Message::Other;
     }
+    // Where the quote ends and an extension begins, in words of 32 bits or of 64 (RFC 4884 section 4).
+    let end = match (l3num, icmp_type) {
+        (L3::V4, _) => usize::from(w1) * 4,
+        (L3::V6, 1 | 3) => usize::from(w0) * 8,
+        _ => 0,
+    };
+    let quote = content.get(..end).filter(|_| end > 0).unwrap_or(content);
     let Some((host, l4, ttl)) = quoted(l3num, quote) else { return Message::Other };
     let own = own_part(host.protonum);
-    let at = quote.len() - l4.rest.len();
+    let at = quote.len() - l4.padding;
     let complaint = Complaint {
         from,
         icmp_type,
@@ -90,11 +97,11 @@ pub(super) fn read((l3num, from, message): (L3, IpAddr, &[u8])) -> Message<'_> {
         word: [w0, w1, w2, w3],
         quoted: l4.quoted.len(),
         ttl: Some(ttl),
-        rest: quote.get(at..).unwrap_or_default(),
+        rest: content.get(at..).unwrap_or_default(),
     };
     let checksum = if host.protonum == proto::UDP { 6 } else { 2 };
     let evidence = Evidence {
-        l4_len: Some(l4.len),
+        l4_len: l4.len,
         checksum: be16(l4.quoted, checksum),
         shared: l4.quoted.get(own..).unwrap_or_default(),
     };
@@ -105,10 +112,10 @@ pub(super) fn read((l3num, from, message): (L3, IpAddr, &[u8])) -> Message<'_> {
 struct QuotedL4<'a> {
     /// As far as it is quoted.
     quoted: &'a [u8],
-    /// As long as it was.
-    len: usize,
-    /// What follows the packet.
-    rest: &'a [u8],
+    /// As long as it was; of a first fragment nobody knows.
+    len: Option<usize>,
+    /// Bytes of the quote behind the packet.
+    padding: usize,
 }
 
 /// The tuple of a quoted datagram, its transport part, its TTL.
@@ -119,7 +126,7 @@ fn quoted(l3num: L3, quote: &[u8]) -> Option<(Tuple, QuotedL4<'_>, u8)> {
     };
     let transport = locate_transport(quote, quote.len(), l3num).ok()?;
     let wanted = matches!(transport.protonum, proto::UDP | proto::ICMP | proto::ICMPV6);
-    let (packet, rest) = quote.split_at_checked(total).unwrap_or((quote, &[]));
+    let packet = quote.get(..total).unwrap_or(quote);
     let l4 = packet.get(transport.offset..)?;
     let (src, dst) = addresses.split_at_checked(width)?;
     let address = |bytes: &[u8]| {
@@ -128,5 +135,10 @@ fn quoted(l3num: L3, quote: &[u8]) -> Option<(Tuple, QuotedL4<'_>, u8)> {
         address
     };
     let tuple = extract(l3num, address(src), address(dst), transport.protonum, l4).ok().filter(|_| wanted)?;
-    Some((tuple, QuotedL4 { quoted: l4, len: total.saturating_sub(transport.offset), rest }, ttl))
+    let cut = match l3num {
+        L3::V4 => be16(quote, 6)? & 0x3fff != 0,
+        L3::V6 => *quote.get(6)? != transport.protonum,
+    };
+    let len = (!cut).then(|| total.saturating_sub(transport.offset));
+    Some((tuple, QuotedL4 { quoted: l4, len, padding: quote.len() - packet.len() }, ttl))
 }

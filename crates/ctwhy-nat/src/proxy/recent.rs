@@ -133,6 +133,7 @@ fn host_checksum(host: &Tuple, l4: &[u8]) -> u16 {
 mod tests {
     use super::*;
     use crate::proxy::write::Writer;
+    use ctwhy_core::packet::Packet;
     use std::net::IpAddr;
 
     fn host() -> Tuple {
@@ -147,7 +148,8 @@ mod tests {
 
     fn remember(recent: &mut Recent, data: &[u8]) {
         let guest = Tuple { src: IpAddr::from([10, 0, 0, 2]).into(), src_u: 40000, ..host() };
-        recent.add(&guest::read(&datagram(&guest, data)).unwrap(), &host());
+        let bytes = datagram(&guest, data);
+        recent.add(&guest::read(Packet::parse(&bytes, bytes.len()).unwrap(), false).unwrap(), &host());
     }
 
     #[test]
