@@ -4,6 +4,9 @@
 
 mod proxy_common;
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
+
 use ctwhy_linux::lab::Lab;
 use ctwhy_linux::testing;
 use ctwhy_linux::wire::Way;
@@ -71,10 +74,29 @@ fn relayed_errors_show_every_hop() {
             let near = udp(&lab, "guest", any(SERVER[family]));
             near.connect(addr(SERVER[family], 9)).unwrap();
             near.send(b"anybody?").unwrap();
-            assert_eq!(near.recv(&mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+            assert_eq!(near.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
         let end = proxy.stop();
         // Of each family: 2 routers for each kind, the server for UDP, and for the client.
         assert!(end.contains("16 errors passed on") && !end.contains("dropped"), "{end}");
+    }
+}
+
+/// Why a connection could not be made: with errors passed on the guest knows, without it was refused.
+#[test]
+fn why_a_connection_failed_is_told() {
+    if !testing::require_lab() {
+        return;
+    }
+    for (errors, wanted) in [("drop", ErrorKind::ConnectionRefused), ("relay", ErrorKind::NetworkUnreachable)] {
+        let lab = Lab::create(topology(true)).unwrap();
+        let proxy = Proxy::start(&lab, &["--errors", errors]);
+        // The first router has no route to either.
+        for nowhere in ["198.18.0.1", "2001:db8:dead::1"] {
+            let connected = lab.in_node("guest", || TcpStream::connect(addr(nowhere, 80))).unwrap();
+            assert_eq!(connected.unwrap_err().kind(), wanted, "{errors} {nowhere}");
+        }
+        let end = proxy.stop();
+        assert!(end.contains("TCP 0 connected"), "{end}");
     }
 }

@@ -5,6 +5,7 @@ mod proxy_common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
 
 use ctwhy_linux::lab::Lab;
 use ctwhy_linux::testing;
@@ -258,4 +259,27 @@ fn what_is_not_carried_on_is_counted() {
     }
     assert!(end.contains("dropped      2  flows.full"), "{end}");
     assert!(end.contains("dropped      1  host.echo_not_allowed"), "{end}");
+}
+
+/// A flow that nothing goes through ends, and another one gets its room.
+#[test]
+fn idle_flows_end() {
+    if !testing::require_lab() {
+        return;
+    }
+    let (lab, proxy) = lab(true, &["--max-flows", "1", "--idle", "1"]);
+    let far = udp(&lab, "server", addr(SERVER[0], 7));
+    let (first, second) = (udp(&lab, "guest", any(SERVER[0])), udp(&lab, "guest", any(SERVER[0])));
+    first.send_to(b"first", addr(SERVER[0], 7)).unwrap();
+    let mut buffer = [0; 9];
+    let (_, from) = far.recv_from(&mut buffer).unwrap();
+    far.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let tries = (0..200).find_map(|tries| {
+        second.send_to(b"second", addr(SERVER[0], 7)).unwrap();
+        far.recv_from(&mut buffer).ok().map(|(_, other)| (tries, other))
+    });
+    let (tries, other) = tries.expect("room in the end");
+    assert!(tries > 0, "there was room for two");
+    assert_ne!(from, other);
+    assert!(proxy.stop().contains("flows.full"));
 }

@@ -435,3 +435,74 @@ impl Guest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ctwhy_core::tuple::L3;
+    use std::net::IpAddr;
+
+    /// Every cut of a packet, and every byte of it changed, through all that reads what others sent: nothing panics, and a
+    /// packet that was cut or whose transport part was changed is not carried on.
+    #[test]
+    fn what_others_send_is_read_with_care() {
+        for (src, dst) in [("10.0.0.2", "192.0.2.80"), ("fd00::2", "2001:db8::80")] {
+            let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
+            let l3num = if src.is_ipv4() { L3::V4 } else { L3::V6 };
+            let reply = |protonum| Tuple { src: dst.into(), dst: src.into(), src_u: 7, dst_u: 9, l3num, protonum };
+            let mut writer = Writer::new(1500, 0);
+            let udp = writer.udp(&reply(proto::UDP), b"data").remove(0);
+            let (request, word) = (guest::echo_types(l3num).0, [0, 7, 0, 1]);
+            let echo = writer.icmp(src, dst, [&[request, 0, 0, 0], word.as_slice(), b"data"].concat()).remove(0);
+            for packet in [udp, echo] {
+                let carried = |bytes: &[u8]| {
+                    let packet = Packet::parse(bytes, bytes.len()).map_err(|_| Cause::Malformed)?;
+                    guest::read(packet, false).map(|sent| {
+                        let host = Tuple { src_u: 50000, protonum: sent.tuple.protonum, ..sent.tuple };
+                        let mut flow = recent::Recent::default();
+                        flow.add(&sent, &host);
+                        (host, flow)
+                    })
+                };
+                let (host, mut flow) = carried(&packet).unwrap();
+                let transport = packet.len() - 12;
+                for cut in 0..packet.len() {
+                    assert!(carried(&packet[..cut]).is_err());
+                    let mut changed = packet.clone();
+                    changed[cut] ^= 0x5a;
+                    let result = carried(&changed);
+                    assert!(cut < transport || result.is_err(), "byte {cut} of {packet:02x?}");
+                }
+                // The same in an error, read by the raw socket.
+                let mut quoted = packet.clone();
+                let at = if host.protonum == proto::UDP { transport } else { transport + 4 };
+                write::put(&mut quoted, at, host.src_u);
+                let kind = if l3num == L3::V4 { 11 } else { 3 };
+                let error = writer.icmp(dst, src, [&[kind, 0, 0, 0, 0, 0, 0, 0], quoted.as_slice()].concat()).remove(0);
+                let message = &error[error.len() - 8 - quoted.len()..];
+                for at in 0..=message.len() {
+                    for flip in [0, 0x01, 0x40, 0xff] {
+                        let mut changed = message.to_vec();
+                        if let Some(byte) = changed.get_mut(at) {
+                            *byte ^= flip;
+                        }
+                        // What is changed has a checksum that is right.
+                        write::put(&mut changed, 2, 0);
+                        let sum = ctwhy_core::checksum::Sum::default().bytes(&changed).checksum();
+                        write::put(&mut changed, 2, sum);
+                        let read = raw::read((l3num, dst, &changed));
+                        let raw::Message::Error { host: told, evidence, complaint } = read else { continue };
+                        let Some(sent) = flow.find(evidence) else { continue };
+                        let message = relay::message(l3num, &complaint, sent.bytes(), sent.transport);
+                        assert!(message.len() <= 8 + 4 * 255 + sent.bytes().len());
+                        if flip == 0 {
+                            assert_eq!(told, host);
+                            assert_eq!(message.len(), 8 + packet.len());
+                        }
+                    }
+                    assert!(!matches!(raw::read((l3num, dst, &message[..at.min(7)])), raw::Message::Error { .. }));
+                }
+            }
+        }
+    }
+}

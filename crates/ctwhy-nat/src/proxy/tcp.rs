@@ -34,8 +34,8 @@ const SYN: u8 = 0x02;
 /// A connection of the guest.
 #[derive(Debug)]
 enum Connection {
-    /// The host connects. The guest's SYN waits.
-    Connecting { host: TcpStream, syn: Vec<u8>, transport: usize },
+    /// The host connects. The guest's SYN waits, and is told of errors if `relay`.
+    Connecting { host: TcpStream, syn: Vec<u8>, transport: usize, relay: bool },
     /// Both sides are connected.
     Open(Pair),
 }
@@ -110,7 +110,7 @@ impl Tcp {
         }
     }
 
-    /// Begins a connection; the SYN of the host has this TTL, or the system's.
+    /// Begins a connection; the SYN of the host has this TTL, and the guest is told of errors about it, or the system's.
     ///
     /// # Errors
     /// The host's, at once.
@@ -118,7 +118,8 @@ impl Tcp {
         self.forget(&sent.tuple);
         let host = stream::begin(SocketAddr::new(sent.tuple.dst_ip(), sent.tuple.dst_u), ttl)?;
         let syn = sent.packet.bytes.to_vec();
-        self.connections.insert(sent.tuple, Connection::Connecting { host, syn, transport: sent.transport });
+        let (transport, relay) = (sent.transport, ttl.is_some());
+        self.connections.insert(sent.tuple, Connection::Connecting { host, syn, transport, relay });
         Ok(())
     }
 
@@ -156,25 +157,31 @@ impl Tcp {
 
     /// Something happened at the host's end of a connection.
     pub(super) fn ready(&mut self, tuple: &Tuple) -> Option<Outcome> {
-        let Some(Connection::Connecting { host, .. }) = self.connections.get(tuple) else { return None };
+        let Some(Connection::Connecting { host, relay, .. }) = self.connections.get(tuple) else { return None };
+        // The queue keeps errors even unasked, and some of them do not end the attempt: the host would try again. What to
+        // make of it is the guest's affair, once it is told.
+        let mut complaint = None;
+        while let Ok(Some(error)) = errors::next(host) {
+            complaint = complaint.or(Some(error)).filter(|_| *relay);
+        }
         let finished = stream::finish(host);
-        if let Ok(false) = finished {
+        if complaint.is_none() && matches!(finished, Ok(false)) {
             return None;
         }
-        let Some(Connection::Connecting { host, syn, transport }) = self.connections.remove(tuple) else { return None };
-        match finished {
-            Ok(_) => {
+        let Some(Connection::Connecting { host, syn, transport, .. }) = self.connections.remove(tuple) else {
+            return None;
+        };
+        Some(match (finished, complaint) {
+            (Ok(true), _) => {
                 self.open(tuple, host, syn);
-                Some(Outcome::Connected)
+                Outcome::Connected
             }
-            Err(_) => match errors::next(&host) {
-                Ok(Some(error)) => Some(Outcome::Failed { error, tuple: *tuple, syn, transport }),
-                _ => {
-                    self.refuse(syn);
-                    Some(Outcome::Refused)
-                }
-            },
-        }
+            (_, Some(error)) => Outcome::Failed { error, tuple: *tuple, syn, transport },
+            (_, None) => {
+                self.refuse(syn);
+                Outcome::Refused
+            }
+        })
     }
 
     /// Answers a SYN with a reset: nobody listens for it.
