@@ -46,6 +46,8 @@ pub fn package(program: &str) -> Option<&'static str> {
         }
         "nft" => "nftables",
         "ping" => "iputils-ping",
+        "pasta" => "passt",
+        "slirp4netns" => "slirp4netns",
         "tcpdump" => "tcpdump",
         "traceroute" => "traceroute",
         _ => return None,

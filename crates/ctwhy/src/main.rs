@@ -4,6 +4,7 @@
 mod clock;
 #[cfg(target_os = "linux")]
 mod conform;
+mod diagnose;
 mod explain;
 mod failure;
 #[cfg(target_os = "linux")]
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Explain the packets of a capture
     Explain(Box<explain::ExplainArgs>),
+    /// Say what kind of NAT lies between two captures, and what it does to ICMP errors
+    Diagnose(diagnose::DiagnoseArgs),
     /// Explain the packets of an NFQUEUE beside the kernel that decides about them
     #[cfg(target_os = "linux")]
     Live(live::LiveArgs),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Explain(args) => explain::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Diagnose(args) => diagnose::run(args),
         #[cfg(target_os = "linux")]
         Command::Live(args) => Ok(live::run(args)?),
         #[cfg(target_os = "linux")]
