@@ -258,14 +258,16 @@ impl Judge<'_> {
                 }
                 continue;
             };
-            let gap = |(_, a): &(usize, u64), (_, b): &(usize, u64)| (i128::from(*a) - clock.inside(*b)).abs();
-            for a in own {
-                let Some(b) = other.iter().min_by_key(|b| gap(a, b)) else { continue };
-                let mutual = own.iter().min_by_key(|a| gap(a, b)).is_some_and(|nearest| nearest.0 == a.0);
-                let within = gap(a, b) <= 4 * NEAR + i128::from(clock.uncertainty_ns);
-                let fits = self.inside.all.get(a.0).zip(self.outside.all.get(b.0)).is_some_and(|(a, b)| agree(a, b));
+            let own: Vec<(usize, i128)> = own.iter().map(|(number, time)| (*number, i128::from(*time))).collect();
+            let other: Vec<(usize, i128)> = other.iter().map(|(number, time)| (*number, clock.inside(*time))).collect();
+            for (inside, at) in &own {
+                let Some((outside, there)) = nearest_in_time(&other, *at) else { continue };
+                let mutual = nearest_in_time(&own, there).is_some_and(|(nearest, _)| nearest == *inside);
+                let within = (at - there).abs() <= 4 * NEAR + i128::from(clock.uncertainty_ns);
+                let fits =
+                    self.inside.all.get(*inside).zip(self.outside.all.get(outside)).is_some_and(|(a, b)| agree(a, b));
                 if mutual && within && fits {
-                    found.push(Pair { inside: a.0, outside: b.0, aligned: true, weak: true, unique: false });
+                    found.push(Pair { inside: *inside, outside, aligned: true, weak: true, unique: false });
                 }
             }
         }
@@ -337,7 +339,14 @@ fn agree(own: &Flow, other: &Flow) -> bool {
 /// Where a connection goes.
 type Destination = (L3, Addr, u16);
 
-/// The TCP connections whose SYN was seen, by where they go.
+/// Which of these, in the order of their times, is nearest to a time.
+fn nearest_in_time(flows: &[(usize, i128)], time: i128) -> Option<(usize, i128)> {
+    let at = flows.partition_point(|(_, own)| *own < time);
+    let around = flows.get(at.saturating_sub(1)..flows.len().min(at + 1))?;
+    around.iter().copied().min_by_key(|(_, own)| (own - time).abs())
+}
+
+/// The TCP connections whose SYN was seen, by where they go and in the order of time.
 fn by_destination(flows: &Flows, taken: &HashSet<usize>) -> HashMap<Destination, Vec<(usize, u64)>> {
     let mut found: HashMap<Destination, Vec<(usize, u64)>> = HashMap::new();
     for (number, flow) in flows.all.iter().enumerate().filter(|(number, _)| !taken.contains(number)) {
@@ -345,6 +354,9 @@ fn by_destination(flows: &Flows, taken: &HashSet<usize>) -> HashMap<Destination,
             let tuple = flow.tuple(Direction::Original);
             found.entry((tuple.l3num, tuple.dst, tuple.dst_u)).or_default().push((number, flow.first));
         }
+    }
+    for connections in found.values_mut() {
+        connections.sort_by_key(|(_, time)| *time);
     }
     found
 }

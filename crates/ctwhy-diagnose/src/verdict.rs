@@ -138,10 +138,10 @@ impl Display for What {
         let ms = |ns: u64| ns as f64 / 1e6;
         match *self {
             What::IdKept { packets } => write!(f, "the IPID of {} was kept", Packets(packets)),
-            What::IdNew { packets } => write!(f, "{} left with another IPID than it came with", Packets(packets)),
+            What::IdNew { packets } => write!(f, "{} left with another IPID than they came with", Packets(packets)),
             What::LabelKept { packets } => write!(f, "the flow label of {} was kept", Packets(packets)),
             What::LabelNew { packets } => {
-                write!(f, "{} left with another flow label than it came with", Packets(packets))
+                write!(f, "{} left with another flow label than they came with", Packets(packets))
             }
             What::TtlDecremented { by } => write!(f, "the TTL of packets going out is {by} less behind it"),
             What::TtlSet { to } => {

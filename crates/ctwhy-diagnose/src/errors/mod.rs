@@ -326,6 +326,15 @@ impl<'a> Scene<'a> {
         }
         for error in judged {
             self.judge(error);
+            // Where flows are alike the error may be there, and about what was taken for another flow.
+            let weak = error.pair.is_some_and(|pair| pair.weak);
+            let fits = |waiting: &Waiting<'_>| {
+                let left_over = !waiting.taken && waiting.known && waiting.error.source() == error.error.source();
+                left_over && self.fits(error, waiting, Likeness::Alike)
+            };
+            if error.fate == Fate::Swallowed && weak && waiting.iter().any(fits) {
+                error.fate = Fate::Unjudged(Why::Unsure);
+            }
         }
     }
 

@@ -146,9 +146,7 @@ pub(super) const fn fate_text(fate: Fate) -> &'static str {
         Fate::Unjudged(Why::NotCovered) => {
             "not judged: nothing was seen of it, but the other capture has no later packet and may have been over"
         }
-        Fate::Unjudged(Why::Unsure) => {
-            "not judged: its flow was recognised only by what many carry, and no other evidence says that it is the same"
-        }
+        Fate::Unjudged(Why::Unsure) => "not judged: its flow was recognised only by what others carry as well",
         Fate::Unjudged(Why::Cut) => {
             "not judged: the capture does not hold all of it; capture with a larger snap length"
         }

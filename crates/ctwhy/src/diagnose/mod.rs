@@ -63,6 +63,9 @@ impl DiagnoseArgs {
     fn sources(&self) -> Result<Vec<Source<'_>>, Failure> {
         match (&self.capture, &self.inside, &self.outside) {
             (Some(file), ..) => {
+                if self.inside_interface == self.outside_interface {
+                    return Err(Failure::usage("inside and outside are the same interface; name two"));
+                }
                 let sides = [(Side::Inside, &self.inside_interface), (Side::Outside, &self.outside_interface)];
                 let named = sides.into_iter().filter_map(|(side, name)| Some((side, name.as_deref()?)));
                 Ok(vec![Source::Interfaces { file, sides: named.collect() }])
@@ -125,11 +128,11 @@ fn notes(report: &Report, reading: &Reading) -> Vec<String> {
                 notes.push(format!("{side}: {}{text}", Plural(count, what)));
             }
         };
-        note(flows_beyond, "packet", format!(" of more than {} flows were not looked at", limits.flows));
-        note(packets_beyond, "packet", format!(" beyond the {} that are kept were not compared", limits.packets));
-        note(errors_beyond, "ICMP error", format!(" beyond the {} that are kept were not judged", limits.errors));
+        note(flows_beyond, "packet", format!(" of more than {} flows: not looked at", limits.flows));
+        note(packets_beyond, "packet", format!(" beyond the {} that are kept: not compared", limits.packets));
+        note(errors_beyond, "ICMP error", format!(" beyond the {} that are kept: not judged", limits.errors));
         note(unreadable, "packet", " with an IP header that is broken or cut".to_owned());
-        note(fragments, "fragment", " behind the first of their datagram were not looked at".to_owned());
+        note(fragments, "fragment", " behind the first of a datagram: not looked at".to_owned());
         note(read.not_ip, "packet", " that cannot be IP or could not be read".to_owned());
         note(read.damaged, "packet", " damaged in the capture".to_owned());
     }

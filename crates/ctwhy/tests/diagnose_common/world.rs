@@ -1,7 +1,7 @@
 //! A client behind a NAT, two routers and a server, and the traffic that a diagnosis lives on.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -69,6 +69,23 @@ impl World {
             }
         }
         Lab::create(topology)
+    }
+
+    /// Our own NAT that is made of sockets.
+    pub(crate) fn proxy(errors: &str) -> io::Result<World> {
+        let lab = World::without_nat()?;
+        let mut proxy = lab.command("nat", env!("CARGO_BIN_EXE_ctwhy"))?;
+        proxy.args(["proxy", "--guest", "tun0", "--netns", "client", "--errors", errors]);
+        proxy.args(["--address", "10.0.2.15/24", "fd00:2::15/64"]);
+        proxy.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut nat = proxy.spawn()?;
+        let mut said = BufReader::new(nat.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        assert!(line.contains("ready"), "{line}");
+        // What else it says must not fill a pipe.
+        thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+        Ok(World { lab, inner: "tun0", nat: Some(nat) })
     }
 
     pub(crate) fn slirp() -> io::Result<World> {
@@ -219,7 +236,9 @@ fn ask_tcp(server: SocketAddr) {
 /// Writes what a wire has captured.
 fn save(wire: &Wire, path: &Path) -> String {
     let mut writer = PcapngWriter::new(File::create(path).unwrap(), "test").unwrap();
-    writer.add_interface(None, LinkType::ETHERNET, None).unwrap();
+    // A TUN device has no Ethernet header.
+    let linktype = if wire.hardware_address() == [0; 6] { LinkType::RAW } else { LinkType::ETHERNET };
+    writer.add_interface(None, linktype, None).unwrap();
     while let Some(frame) = wire.recv().unwrap() {
         let time_ns = u64::try_from(frame.time.as_nanos()).unwrap();
         let original_len = u32::try_from(frame.bytes.len()).unwrap();
