@@ -1,5 +1,7 @@
 //! What Linux would have done with an ICMP error: the pair of flows is learnt as a NAT binding, and the engine rules.
 
+use std::net::IpAddr;
+
 use ctwhy_core::conn::{Flow, Protocol as State};
 use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::event::Causes;
@@ -38,6 +40,13 @@ impl Ruled {
     #[must_use]
     pub const fn is_delivered(&self) -> bool {
         self.dropped.is_none() && matches!(self.ctinfo, Ok(CtInfo::Related | CtInfo::RelatedReply))
+    }
+
+    /// Whom it is delivered to.
+    #[must_use]
+    pub fn delivered_to(&self) -> Option<IpAddr> {
+        let packet = self.is_delivered().then(|| Packet::parse(&self.bytes, self.bytes.len()).ok())??;
+        Some(packet.dst.ip(packet.l3num))
     }
 
     /// Did the capture hold too little of the error to tell?

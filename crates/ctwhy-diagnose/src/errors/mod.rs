@@ -328,8 +328,10 @@ impl<'a> Scene<'a> {
             self.judge(error);
             // Where flows are alike the error may be there, and about what was taken for another flow.
             let weak = error.pair.is_some_and(|pair| pair.weak);
+            let ends = |found: &Error| (found.source(), found.destination());
+            let expected = (error.error.source(), error.linux.as_ref().and_then(Ruled::delivered_to));
             let fits = |waiting: &Waiting<'_>| {
-                let left_over = !waiting.taken && waiting.known && waiting.error.source() == error.error.source();
+                let left_over = !waiting.taken && waiting.known && ends(waiting.error) == expected;
                 left_over && self.fits(error, waiting, Likeness::Alike)
             };
             if error.fate == Fate::Swallowed && weak && waiting.iter().any(fits) {

@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use ctwhy_core::network::Network;
-use ctwhy_core::packet::Packet;
 use ctwhy_core::render::icmp::Named;
 use ctwhy_core::render::text::InNetwork;
 use ctwhy_core::tuple::L3;
@@ -171,7 +170,7 @@ pub(super) fn linux_text(error: &Judged, linux: &Ruled) -> String {
         return format!("{word}, dropped: {cause}");
     }
     let mut text = word.to_string();
-    if let Some(to) = delivered_to(linux) {
+    if let Some(to) = linux.delivered_to() {
         text += &format!(", delivered to {to}");
     }
     let before = View::new(&error.error.bytes, error.error.wire_len);
@@ -180,12 +179,6 @@ pub(super) fn linux_text(error: &Judged, linux: &Ruled) -> String {
         Some(changes) => text + " => " + &changes,
         None => text,
     }
-}
-
-/// Whom Linux would have delivered an error to.
-pub(super) fn delivered_to(linux: &Ruled) -> Option<std::net::IpAddr> {
-    let packet = linux.is_delivered().then(|| Packet::parse(&linux.bytes, linux.bytes.len()).ok())??;
-    Some(packet.dst.ip(packet.l3num))
 }
 
 /// The steps of a ruling in words.

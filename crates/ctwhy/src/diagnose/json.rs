@@ -11,7 +11,7 @@ use ctwhy_diagnose::report::{self, Finding, Nat};
 use ctwhy_diagnose::{Counts, Report};
 use serde::Serialize;
 
-use super::errors::{delivered_to, linux_text, steps};
+use super::errors::{linux_text, steps};
 use super::read::{Reading, SideRead};
 
 /// The version of the object. It changes when a field changes its meaning or goes away.
@@ -372,7 +372,7 @@ fn judged(error: &Judged) -> ErrorObject {
         reset_instead: error.reset_instead,
         linux: error.linux.as_ref().map(|linux| LinuxObject {
             ctinfo: linux.ctinfo.ok().map(|ctinfo| ctinfo.name()),
-            delivered_to: delivered_to(linux),
+            delivered_to: linux.delivered_to(),
             reason: linux.reason.as_ref().map(|reason| reason.code()),
             drop: linux.dropped.as_ref().map(|cause| cause.code()),
             text: linux_text(error, linux),
