@@ -9,7 +9,7 @@ use ctwhy_core::time::Time;
 use ctwhy_fixture::case::{Bytes, Case, Recording};
 use ctwhy_fixture::link::{Stripped, strip};
 use ctwhy_nat::limit::Limits;
-use ctwhy_nat::router::Router;
+use ctwhy_nat::router::{Arrival, Departure, Router};
 
 /// The sysctls that end all limits, which is how cases are recorded.
 const UNLIMITED: [(&str, &str); 4] = [
@@ -41,8 +41,8 @@ fn differences(case: &Case, recording: &Recording) -> Vec<String> {
         let at = router.engine.network.interfaces.iter().position(|known| known.name == packet.iface).unwrap();
         replay::foretell(&mut router.engine, recorded);
         let mut left: Vec<(u16, Vec<u8>)> = Vec::new();
-        let mut leave = |out, packet: &[u8]| left.push((out, packet.to_vec()));
-        router.receive((&mut bytes, at as u16), Time(packet.time_ns), &mut (), &mut leave);
+        let mut leave = |departure: Departure<'_>| left.push((departure.interface, departure.packet.to_vec()));
+        router.receive(Arrival::new(&mut bytes, at as u16), Time(packet.time_ns), &mut (), &mut leave);
         let forwarded = recorded.forwarded.iter().flatten().map(|emitted| (&emitted.iface, &emitted.bytes));
         let said = recorded.generated.iter().flatten().map(|made| (&made.iface, &made.bytes));
         let expected: Vec<_> =

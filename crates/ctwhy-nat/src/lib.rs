@@ -6,7 +6,9 @@
 //! - [`router`] takes a packet that arrives and gives those that leave, also its own, which pass the engine's LOCAL_OUT
 //!   with the packet that they answer as trigger; that is where NAT gives them the addresses that the other side knows.
 //! - [`local`] answers what is for the router itself; [`answer`] makes the bytes of ICMP errors.
+//! - [`offload`] is what a device and the router leave to each other: checksums, and several segments in one packet.
 //! - [`limit`] keeps errors to what the kernel would send.
+//! - [`strict`] is what the kernel lets pass and RFCs do not want.
 //! - [`tun`] is the router on TUN devices. The above is pure: time is an argument, and there is no I/O.
 //!
 //! [`queue`] needs none of that: there a kernel is the router, and only what conntrack and NAT decide is decided here. And
@@ -16,11 +18,13 @@
 pub mod answer;
 pub mod limit;
 pub mod local;
+pub mod offload;
 #[cfg(target_os = "linux")]
 pub mod proxy;
 #[cfg(target_os = "linux")]
 pub mod queue;
 pub mod router;
 pub mod statistics;
+pub mod strict;
 #[cfg(target_os = "linux")]
 pub mod tun;

@@ -1,7 +1,7 @@
 //! A packet in, packets out: a router that forwards as the engine decides, and says what a router has to say.
 
 use ctwhy_core::conntrack::Tracked;
-use ctwhy_core::hook::{DropCause, Egress, Engine, Ruling, Unseen, Verdict};
+use ctwhy_core::hook::{DropCause, Egress, Engine, Offload, Ruling, Unseen, Verdict};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
 use ctwhy_core::random::Random;
@@ -13,7 +13,9 @@ use ctwhy_core::tuple::{Addr, L3};
 use crate::answer::{self, Complaint};
 use crate::limit::{Asked, Limits};
 use crate::local::{self, Reply};
+use crate::offload::Gso;
 use crate::statistics::{Statistics, count};
+use crate::strict;
 
 /// The smallest MTU of IPv6.
 const IPV6_MIN_MTU: u32 = 1280;
@@ -50,6 +52,38 @@ impl Watch for () {
     fn ruled(&mut self, _: &Ruled<'_>) {}
 }
 
+/// A packet that arrives.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// From the IP header on.
+    pub packet: &'a mut [u8],
+    /// Where it comes in.
+    pub interface: u16,
+    /// Nobody has to verify its transport checksum.
+    pub checksum_trusted: bool,
+    /// It is several segments in one.
+    pub gso: Option<Gso>,
+}
+
+impl<'a> Arrival<'a> {
+    /// A packet as it is on a cable.
+    #[must_use]
+    pub const fn new(packet: &'a mut [u8], interface: u16) -> Arrival<'a> {
+        Arrival { packet, interface, checksum_trusted: false, gso: None }
+    }
+}
+
+/// A packet that leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure<'a> {
+    /// From the IP header on.
+    pub packet: &'a [u8],
+    /// Where it goes out.
+    pub interface: u16,
+    /// It is several segments in one, whose checksums are left to whoever is next.
+    pub gso: Option<Gso>,
+}
+
 /// A packet that a router has decided about.
 #[derive(Clone, Copy, Debug)]
 pub struct Ruled<'a> {
@@ -74,6 +108,8 @@ pub struct Router {
     pub engine: Engine,
     /// How much it may say.
     pub limits: Limits,
+    /// Does it stop errors that the kernel lets pass, see [`strict`]?
+    pub strict: bool,
     /// What it did so far.
     pub statistics: Statistics,
     identifications: Random,
@@ -104,33 +140,67 @@ impl Router {
         Router {
             engine,
             limits: limits.seeded(seed),
+            strict: false,
             statistics: Statistics::default(),
             identifications: Random::new(!seed),
             arrived: Vec::new(),
         }
     }
 
-    /// A packet arrives by an interface, from the IP header on, and is rewritten where it stands. `leave` gets what leaves
-    /// because of it, each packet with its interface.
+    /// A packet arrives and is rewritten where it stands. `leave` gets what leaves because of it.
+    ///
+    /// Several segments in one stay together, but where a link is too short for them: then each goes its own way.
     pub fn receive<W: Watch>(
         &mut self,
-        (packet, interface): (&mut [u8], u16),
+        arrival: Arrival<'_>,
         now: Time,
         watch: &mut W,
-        leave: &mut impl FnMut(u16, &[u8]),
+        leave: &mut impl FnMut(Departure<'_>),
     ) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.end_overdue(now, watch, leave);
         }
+        let Arrival { packet, interface, gso, .. } = arrival;
+        match gso.filter(|gso| self.is_too_long(gso.segment())) {
+            None => self.receive_one(Arrival { packet, ..arrival }, now, watch, leave),
+            Some(gso) => {
+                for mut segment in gso.segments(packet) {
+                    let segment = Arrival { checksum_trusted: true, ..Arrival::new(&mut segment, interface) };
+                    self.receive_one(segment, now, watch, leave);
+                }
+            }
+        }
+    }
+
+    fn receive_one<W: Watch>(
+        &mut self,
+        arrival: Arrival<'_>,
+        now: Time,
+        watch: &mut W,
+        leave: &mut impl FnMut(Departure<'_>),
+    ) {
+        let Arrival { packet, interface, checksum_trusted, gso } = arrival;
         if W::WATCHES {
             self.arrived.clear();
             self.arrived.extend_from_slice(packet);
         }
         let len = packet.len();
         self.statistics.received.count(len);
-        let ruling = self.engine.receive(packet, len, Some(interface), now, watch.sink());
-        self.account(&ruling);
-        self.leave(&ruling, packet, leave);
+        let offload = Offload { checksum_trusted, segment: gso.map(|gso| gso.segment() as u32) };
+        let ruling = self.engine.receive_offloaded((packet, len), offload, (Some(interface), now), watch.sink());
+        let unwanted = match self.strict && ruling.verdict == Verdict::Accept {
+            true => view(&self.engine, &ruling, packet).and_then(|packet| strict::unwanted(&packet)),
+            false => None,
+        };
+        match unwanted {
+            Some(code) => count(&mut self.statistics.ended, code),
+            None => self.account(&ruling),
+        }
+        match gso {
+            _ if unwanted.is_some() => {}
+            None => self.leave(&ruling, packet, leave),
+            Some(gso) => self.leave_together(&ruling, packet, gso, leave),
+        }
         if W::WATCHES {
             watch.ruled(&Ruled {
                 interface: Some(interface),
@@ -141,9 +211,16 @@ impl Router {
                 time: now,
             });
         }
-        if let Some(said) = self.say(&ruling, (packet, interface), now) {
+        // Of several segments the first stands for all.
+        let first = gso.and_then(|gso| gso.segments(self.engine.departed(&ruling, packet)).next());
+        if let Some(said) = self.say(&ruling, first.as_deref(), (packet, interface), now) {
             self.send(said, now, watch, leave);
         }
+    }
+
+    /// Is there a link that takes no packets of this length?
+    fn is_too_long(&self, length: usize) -> bool {
+        self.engine.network.interfaces.iter().any(|interface| interface.mtu.is_some_and(|mtu| length > mtu as usize))
     }
 
     /// Every packet is in one count.
@@ -161,18 +238,39 @@ impl Router {
         }
     }
 
-    fn leave(&mut self, ruling: &Ruling, packet: &[u8], leave: &mut impl FnMut(u16, &[u8])) {
-        let Egress::Forwarded(Some(out)) = ruling.egress else { return };
-        for piece in self.engine.leaving(ruling, packet) {
-            self.statistics.sent.count(piece.len());
-            leave(out, &piece);
+    fn leave(&mut self, ruling: &Ruling, packet: &[u8], leave: &mut impl FnMut(Departure<'_>)) {
+        let Egress::Forwarded(Some(interface)) = ruling.egress else { return };
+        for packet in self.engine.leaving(ruling, packet) {
+            self.statistics.sent.count(packet.len());
+            leave(Departure { packet: &packet, interface, gso: None });
+        }
+    }
+
+    /// Several segments leave in one packet, unless a helper has changed their length.
+    fn leave_together(&mut self, ruling: &Ruling, packet: &mut [u8], gso: Gso, leave: &mut impl FnMut(Departure<'_>)) {
+        let Egress::Forwarded(Some(interface)) = ruling.egress else { return };
+        if ruling.resized.is_none() {
+            gso.leave_checksum(packet);
+            self.statistics.sent.count(packet.len());
+            leave(Departure { packet, interface, gso: Some(gso) });
+            return;
+        }
+        for packet in gso.segments(self.engine.departed(ruling, packet)) {
+            self.statistics.sent.count(packet.len());
+            leave(Departure { packet: &packet, interface, gso: None });
         }
     }
 
     /// What this host has to say because of what was decided about a packet.
-    fn say(&mut self, ruling: &Ruling, (packet, interface): (&[u8], u16), now: Time) -> Option<Said> {
+    fn say(
+        &mut self,
+        ruling: &Ruling,
+        segment: Option<&[u8]>,
+        (packet, interface): (&[u8], u16),
+        now: Time,
+    ) -> Option<Said> {
         let Router { engine, limits, statistics, identifications, .. } = self;
-        let packet = engine.departed(ruling, packet);
+        let packet = segment.unwrap_or_else(|| engine.departed(ruling, packet));
         let packet = Packet::parse(packet, packet.len()).ok()?;
         let mut voice = Voice { engine, limits, statistics, identifications, interface: Some(interface), now };
         match ruling.verdict {
@@ -185,7 +283,7 @@ impl Router {
 
     /// Ends the datagrams that have waited too long for their fragments, and tells those who sent them. To be called when
     /// [`Router::deadline`] has come.
-    pub fn end_overdue<W: Watch>(&mut self, now: Time, watch: &mut W, leave: &mut impl FnMut(u16, &[u8])) {
+    pub fn end_overdue<W: Watch>(&mut self, now: Time, watch: &mut W, leave: &mut impl FnMut(Departure<'_>)) {
         while let Some(overdue) = self.engine.defrag.overdue(now) {
             self.statistics.overdue += 1;
             let Some(first) = overdue.first.filter(|_| !overdue.own) else { continue };
@@ -209,7 +307,7 @@ impl Router {
     }
 
     /// LOCAL_OUT for a packet of this host.
-    fn send<W: Watch>(&mut self, said: Said, now: Time, watch: &mut W, leave: &mut impl FnMut(u16, &[u8])) {
+    fn send<W: Watch>(&mut self, said: Said, now: Time, watch: &mut W, leave: &mut impl FnMut(Departure<'_>)) {
         let Said { bytes, what, trigger } = said;
         for mut piece in self.cut(bytes) {
             if W::WATCHES {
@@ -254,6 +352,12 @@ impl Router {
             _ => vec![packet],
         }
     }
+}
+
+/// The packet that a ruling is about, as it is now.
+fn view<'a>(engine: &'a Engine, ruling: &'a Ruling, packet: &'a [u8]) -> Option<Packet<'a>> {
+    let packet = engine.departed(ruling, packet);
+    Packet::parse(packet, packet.len()).ok()
 }
 
 /// A host that speaks: what its words depend on.

@@ -1,12 +1,13 @@
 //! A router on TUN devices: packets are read until there are no more, decided about, and written.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ctwhy_core::time::Time;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use crate::router::{Router, Watch};
+use crate::offload::{self, Gso};
+use crate::router::{Arrival, Departure, Router, Watch};
 use crate::statistics::{Causes, count};
 
 /// The longest packet.
@@ -18,6 +19,8 @@ const BURST: usize = 256;
 pub struct Device {
     device: SyncDevice,
     name: String,
+    /// Is there a header of [`offload`] in front of each packet?
+    offloads: bool,
 }
 
 impl Device {
@@ -27,11 +30,26 @@ impl Device {
     /// # Errors
     /// It belongs to somebody else or is in use, or this user may make none.
     pub fn open(name: &str) -> io::Result<Device> {
+        Device::open_with(name, false)
+    }
+
+    /// As [`Device::open`]; it takes and gives packets whose checksums are left to whoever is next, and several segments in
+    /// one, see [`offload`].
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_offloading(name: &str) -> io::Result<Device> {
+        Device::open_with(name, true)
+    }
+
+    fn open_with(name: &str, offloads: bool) -> io::Result<Device> {
         // Whether it is up is not ours to say: an ordinary user may not, and who moves it says so there.
-        let device = DeviceBuilder::new().name(name).inherit_enable_state().build_sync();
-        let device = device.map_err(|error| explained(name, &error))?;
+        let builder = DeviceBuilder::new().name(name).inherit_enable_state().with(|linux| {
+            linux.offload(offloads);
+        });
+        let device = builder.build_sync().map_err(|error| explained(name, &error))?;
         device.set_nonblocking(true)?;
-        Ok(Device { device, name: name.to_owned() })
+        Ok(Device { device, name: name.to_owned(), offloads })
     }
 
     /// Its name when it was opened.
@@ -40,7 +58,12 @@ impl Device {
         &self.name
     }
 
-    /// The next packet; `None` when there is none now.
+    /// How many bytes are in front of each packet.
+    const fn headroom(&self) -> usize {
+        if self.offloads { offload::HEADER } else { 0 }
+    }
+
+    /// Reads the next packet, and what is in front of it; how many bytes that were, `None` when there is none now.
     ///
     /// # Errors
     /// The device is gone.
@@ -62,8 +85,16 @@ impl Device {
     /// # Errors
     /// The cause, as a stable code.
     pub(crate) fn write(&self, packet: &[u8]) -> Result<(), &'static str> {
+        self.write_segments(packet, None)
+    }
+
+    /// As [`Device::write`], for a packet that may be several segments in one, which only a device takes that offloads.
+    fn write_segments(&self, packet: &[u8], gso: Option<Gso>) -> Result<(), &'static str> {
+        let header = gso.map_or([0; offload::HEADER], |gso| gso.header());
+        let parts = [IoSlice::new(&header), IoSlice::new(packet)];
         loop {
-            return match self.device.send(packet) {
+            let sent = if self.offloads { self.device.send_vectored(&parts) } else { self.device.send(packet) };
+            return match sent {
                 Ok(_) => Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Err("tun.full"),
@@ -109,7 +140,7 @@ impl TunRouter {
     /// A router on these devices: the first is interface 0 of its network, and so on.
     #[must_use]
     pub fn new(router: Router, devices: Vec<Device>) -> TunRouter {
-        TunRouter { router, devices, buffer: vec![0; LONGEST], lost: Causes::new() }
+        TunRouter { router, devices, buffer: vec![0; offload::HEADER + LONGEST], lost: Causes::new() }
     }
 
     /// What becomes readable when a packet arrives.
@@ -133,25 +164,49 @@ impl TunRouter {
         if let Some(deadline) = router.deadline() {
             let now = clock();
             if deadline <= now {
-                router.end_overdue(now, watch, &mut |out, packet| send(devices, out, packet, lost));
+                router.end_overdue(now, watch, &mut |departure| send(devices, departure, lost));
             }
         }
         for (device, interface) in devices.iter().zip(0..) {
             for _ in 0..BURST {
-                let Some(packet) = device.read(buffer)? else { break };
+                let Some(bytes) = device.read(buffer)? else { break };
                 packets += 1;
-                router
-                    .receive((packet, interface), clock(), watch, &mut |out, packet| send(devices, out, packet, lost));
+                match arrival(device, bytes, interface) {
+                    None => count(lost, "tun.header"),
+                    Some(arrival) => router.receive(arrival, clock(), watch, &mut |out| send(devices, out, lost)),
+                }
             }
         }
         Ok(packets)
     }
 }
 
+/// What was read; `None` when the header in front of it cannot be about it.
+fn arrival<'a>(device: &Device, bytes: &'a mut [u8], interface: u16) -> Option<Arrival<'a>> {
+    let (header, packet) = bytes.split_at_mut_checked(device.headroom())?;
+    match <[u8; offload::HEADER]>::try_from(&*header) {
+        Err(_) => Some(Arrival::new(packet, interface)),
+        Ok(header) => {
+            let offload::Arrived { checksum_trusted, gso } = offload::take_in(header, packet)?;
+            Some(Arrival { packet, interface, checksum_trusted, gso })
+        }
+    }
+}
+
 /// Writes a packet; where that fails it is counted.
-fn send(devices: &[Device], interface: u16, packet: &[u8], lost: &mut Causes) {
+fn send(devices: &[Device], departure: Departure<'_>, lost: &mut Causes) {
+    let Departure { packet, interface, gso } = departure;
     let device = devices.get(usize::from(interface)).ok_or("tun.no_device");
-    if let Err(code) = device.and_then(|device| device.write(packet)) {
-        count(lost, code);
+    match (device, gso) {
+        (Ok(device), Some(gso)) if !device.offloads => {
+            for packet in gso.segments(packet) {
+                send(devices, Departure { packet: &packet, interface, gso: None }, lost);
+            }
+        }
+        (device, gso) => {
+            if let Err(code) = device.and_then(|device| device.write_segments(packet, gso)) {
+                count(lost, code);
+            }
+        }
     }
 }

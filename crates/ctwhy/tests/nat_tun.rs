@@ -29,8 +29,11 @@ fn path_mtu_discovery_ends_with_data_that_arrives() {
     if !testing::require_lab() {
         return;
     }
-    for (family, mtu) in [(0, 1200), (1, 1280)] {
-        let running = Running::start(mtu, RULES, &[]);
+    let own = ["--mtu", "wan=1300"];
+    for (family, link, mtu, arguments) in
+        [(0, 1200, 1200, &[][..]), (1, 1280, 1280, &[]), (0, 1500, 1300, &own), (1, 1500, 1300, &own)]
+    {
+        let running = Running::start(link, RULES, arguments);
         path_mtu(&running, family, mtu);
         running.end();
     }

@@ -17,7 +17,7 @@ use ctwhy_core::zone::Zone;
 use ctwhy_fixture::case::Spec;
 use ctwhy_linux::wire::HardwareAddress;
 use ctwhy_nat::limit::Limits;
-use ctwhy_nat::router::{Router, Ruled, Watch};
+use ctwhy_nat::router::{self, Departure, Router, Ruled, Watch};
 
 use super::Answer;
 use super::chance::Chance;
@@ -307,11 +307,12 @@ impl Episode {
         let own = RefCell::new(false);
         let mut ears = Ears { arrival, bound: Bound(false), heard: Heard::default(), own: &own };
         let mut left = Vec::new();
-        let mut leave = |interface: u16, bytes: &[u8]| {
-            left.push((Port::at(usize::from(interface)), bytes.to_vec(), *own.borrow()));
+        let mut leave = |out: Departure<'_>| {
+            left.push((Port::at(usize::from(out.interface)), out.packet.to_vec(), *own.borrow()));
         };
         let interface = arrival.port.index() as u16;
-        self.router.receive((&mut self.buffer, interface), self.now, &mut ears, &mut leave);
+        let arriving = router::Arrival::new(&mut self.buffer, interface);
+        self.router.receive(arriving, self.now, &mut ears, &mut leave);
         (ears.heard, left)
     }
 

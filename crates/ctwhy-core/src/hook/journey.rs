@@ -22,7 +22,7 @@ use core::mem;
 use super::passage::Carrier;
 use super::seen::looked_at_early;
 use super::steps::left;
-use super::{DropCause, Egress, Engine, Entered, Hook, Passage, Resized, Ruling, Unseen, Way, not_tracked};
+use super::{DropCause, Egress, Engine, Entered, Hook, Offload, Passage, Resized, Ruling, Unseen, Way, not_tracked};
 
 impl Engine {
     /// A packet arrives: PREROUTING to the end of its way. `buffer` holds what is at hand of its `wire_len` bytes from
@@ -39,7 +39,22 @@ impl Engine {
         now: Time,
         sink: &mut S,
     ) -> Ruling {
+        self.receive_offloaded((buffer, wire_len), Offload::default(), (in_interface, now), sink)
+    }
+
+    /// As [`Engine::receive`], for a packet of a device that verifies checksums or leaves them to whoever is next, and that
+    /// takes several segments for one.
+    pub fn receive_offloaded<S: Sink>(
+        &mut self,
+        (buffer, wire_len): (&mut [u8], usize),
+        offload: Offload,
+        (in_interface, now): (Option<u16>, Time),
+        sink: &mut S,
+    ) -> Ruling {
         let mut passage = Passage::new(in_interface, now);
+        // Of a fragment there is nothing to vouch for.
+        passage.way.checksum_trusted = offload.checksum_trusted && !defrag::concerns(buffer);
+        passage.way.segment = offload.segment;
         match self.begin((&mut *buffer, wire_len), Carrier::Engine, &mut passage, sink) {
             None => self.finish(buffer, passage, sink),
             Some(ended) => ended,

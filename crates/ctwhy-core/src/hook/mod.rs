@@ -34,7 +34,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub(crate) use passage::Way;
-pub use passage::{Entered, Passage};
+pub use passage::{Entered, Offload, Passage};
 pub use ruling::{DropCause, Egress, Resized, Ruling, Unseen, Verdict};
 pub(crate) use seen::not_tracked;
 pub use stages::Handed;

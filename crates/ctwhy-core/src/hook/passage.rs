@@ -69,6 +69,16 @@ impl Passage {
     }
 }
 
+/// What devices have done about a packet, and what is left to them (`ip_summed` and `gso_size` of `struct sk_buff`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// Somebody vouches for its transport checksum.
+    pub checksum_trusted: bool,
+    /// It leaves in segments of at most so many bytes, from the IP header on, that somebody else makes; `None` for a packet
+    /// that leaves as it is.
+    pub segment: Option<u32>,
+}
+
 /// What a packet has on its way besides its bytes and its entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
@@ -85,6 +95,8 @@ pub(crate) struct Way {
     pub(crate) resized: Option<Resized>,
     /// Does somebody vouch for its checksum, or is it still to be filled in?
     pub(super) checksum_trusted: bool,
+    /// How long the segments are at most that somebody else makes of it; see [`Offload::segment`].
+    pub(super) segment: Option<u32>,
     /// How many bytes of it had to lie in one piece so far.
     pub(super) linear: usize,
     /// Where it came in fragments.
@@ -105,6 +117,7 @@ impl Way {
             rewritten: false,
             resized: None,
             checksum_trusted: false,
+            segment: None,
             linear: 0,
             datagram: None,
             cut: None,
@@ -121,7 +134,7 @@ impl Way {
         let interface = self.out_interface.and_then(|out| network.interface(out));
         Outgoing {
             bytes: packet,
-            len: self.len,
+            len: self.segment.map_or(self.len, |segment| self.len.min(segment as usize)),
             l3num: self.l3num,
             mtu: interface.and_then(|interface| interface.mtu),
             linear: self.linear,

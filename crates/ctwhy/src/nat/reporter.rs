@@ -29,6 +29,13 @@ pub(crate) struct TraceArgs {
     json: bool,
 }
 
+impl TraceArgs {
+    /// Are packets told?
+    pub(super) const fn traces(&self) -> bool {
+        self.trace
+    }
+}
+
 /// Tells the user.
 pub(super) struct Reporter {
     writer: Writer,
@@ -71,7 +78,7 @@ impl Reporter {
 
     /// Are packets told?
     pub(super) const fn traces(&self) -> bool {
-        self.args.trace
+        self.args.traces()
     }
 
     /// Has the reader gone?

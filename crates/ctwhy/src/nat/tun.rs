@@ -53,6 +53,14 @@ pub(crate) struct TunArgs {
     /// The longest packet that leaves by a device; 1500 bytes where nothing is said
     #[arg(long = "mtu", value_name = "IFACE=BYTES")]
     mtus: Vec<MtuArg>,
+    /// Stop what the kernel lets pass and RFCs do not want: source quench (RFC 6633), and errors that quote an IP header
+    /// with a wrong checksum (RFC 5508 REQ-3a)
+    #[arg(long)]
+    strict_errors: bool,
+    /// One packet is what is one on a cable, with its checksum, as it is with --trace: nothing is left to the kernels beside
+    /// the router. That is slower
+    #[arg(long)]
+    no_offload: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -97,11 +105,14 @@ pub(crate) fn run(args: &TunArgs) -> Result<(), Failure> {
     for note in args.common.apply(&mut engine, crate::host::Network::Told, Some(&mut limits))?.notes {
         complain(format_args!("note: {note}"));
     }
-    let devices = vec![Device::open(&args.inside)?, Device::open(&args.outside)?];
+    let offloads = !args.no_offload && !args.common.trace.traces();
+    let open = if offloads { Device::open_offloading } else { Device::open };
+    let devices = vec![open(&args.inside)?, open(&args.outside)?];
     let mut control = Control::open(&args.common.name)?;
     let report = Reporter::new(args.common.trace, args.common.color)?;
     let clock = Clock::start();
     let mut tun = TunRouter::new(Router::new(engine, limits, seed), devices);
+    tun.router.strict = args.strict_errors;
     let mut told = Telling(report);
     told.0.message(&format!("{READY}: {} and {}", args.inside, args.outside));
     let mut ended = Ok(());
