@@ -156,12 +156,6 @@ impl Network {
             .reduce(|best, route| if route.to.prefix > best.to.prefix { route } else { best })
     }
 
-    /// The length of the prefix of the route to a destination, in bits; `None` without one.
-    #[must_use]
-    pub fn prefix_towards(&self, l3num: L3, to: Addr) -> Option<u8> {
-        self.best_route(l3num, to).map(|route| route.to.prefix)
-    }
-
     /// The source that a packet to `to` gets which leaves by an interface: an address of its own, else one of another
     /// interface (NAT-SET-08). For IPv4 the one in the network of the next router, or else the first
     /// (`inet_select_addr`); for IPv6 the one that RFC 6724 prefers for the destination: equal scope, then the longest

@@ -422,8 +422,7 @@ impl Voice<'_> {
             return None;
         };
         let (icmp_type, code) = complaint.kind(l3num);
-        let prefix = self.engine.network.prefix_towards(l3num, to).unwrap_or(0);
-        if !self.limits.allow(&Asked { l3num, icmp_type, code, to, prefix, no_route }, self.now) {
+        if !self.limits.allow(&Asked { l3num, icmp_type, code, to, no_route }, self.now) {
             self.statistics.limited += 1;
             return None;
         }

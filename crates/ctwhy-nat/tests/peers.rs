@@ -460,3 +460,35 @@ fn a_hop_is_seen() {
         }
     }
 }
+
+#[test]
+fn a_flood_keeps_within_the_limit_and_ends_no_connection() {
+    const LIMIT: u32 = 500;
+    let [family, _] = families();
+    let mut nat = Nat::new(&family);
+    nat.router.engine.conntrack.sysctls.table_limit = std::num::NonZeroU32::new(LIMIT);
+    // A connection that both sides have used twice is ASSURED.
+    let sent = probes(&family).remove(0);
+    let left = nat.out(&sent);
+    let at = l4(&left);
+    let mut reply = vec![left[at + 2], left[at + 3], left[at], left[at + 1], 0, 8, 0, 0];
+    let reply = packet(family.server, family.wan, family.l3num, proto::UDP, &std::mem::take(&mut reply));
+    for _ in 0..3 {
+        nat.now += 3_000_000_000;
+        nat.inwards(&reply);
+        nat.out(&sent);
+    }
+    let mut syn = probes(&family).remove(1);
+    for number in 0..20_000u16 {
+        put16(&mut syn, 20, number | 1);
+        put16(&mut syn, 22, number / 7);
+        seal(&mut syn, false);
+        nat.put(INSIDE, &syn);
+        assert!(nat.router.engine.conntrack.table.len() <= LIMIT as usize);
+    }
+    let table = &nat.router.engine.conntrack.table;
+    assert!(table.counters.early_drop > 10_000, "{}", table.counters.early_drop);
+    let dropped = nat.router.statistics.ended.get("conntrack.table_full").copied().unwrap_or(0);
+    assert_eq!(dropped, table.counters.drop, "what found no room was counted");
+    assert_eq!(nat.inwards(&reply)[8], 56, "the connection is there");
+}
