@@ -8,7 +8,6 @@
 //! - [`local`] answers what is for the router itself; [`answer`] makes the bytes of ICMP errors.
 //! - [`offload`] is what a device and the router leave to each other: checksums, and several segments in one packet.
 //! - [`limit`] keeps errors to what the kernel would send.
-//! - [`strict`] is what the kernel lets pass and RFCs do not want.
 //! - [`tun`] is the router on TUN devices. The above is pure: time is an argument, and there is no I/O.
 //!
 //! [`queue`] needs none of that: there a kernel is the router, and only what conntrack and NAT decide is decided here. And
@@ -25,6 +24,5 @@ pub mod proxy;
 pub mod queue;
 pub mod router;
 pub mod statistics;
-pub mod strict;
 #[cfg(target_os = "linux")]
 pub mod tun;

@@ -15,7 +15,6 @@ use crate::limit::{Asked, Limits};
 use crate::local::{self, Reply};
 use crate::offload::Gso;
 use crate::statistics::{Statistics, count};
-use crate::strict;
 
 /// The smallest MTU of IPv6.
 const IPV6_MIN_MTU: u32 = 1280;
@@ -108,8 +107,6 @@ pub struct Router {
     pub engine: Engine,
     /// How much it may say.
     pub limits: Limits,
-    /// Does it stop errors that the kernel lets pass, see [`strict`]?
-    pub strict: bool,
     /// What it did so far.
     pub statistics: Statistics,
     identifications: Random,
@@ -140,7 +137,6 @@ impl Router {
         Router {
             engine,
             limits: limits.seeded(seed),
-            strict: false,
             statistics: Statistics::default(),
             identifications: Random::new(!seed),
             arrived: Vec::new(),
@@ -188,16 +184,8 @@ impl Router {
         self.statistics.received.count(len);
         let offload = Offload { checksum_trusted, segment: gso.map(|gso| gso.segment() as u32) };
         let ruling = self.engine.receive_offloaded((packet, len), offload, (Some(interface), now), watch.sink());
-        let unwanted = match self.strict && ruling.verdict == Verdict::Accept {
-            true => view(&self.engine, &ruling, packet).and_then(|packet| strict::unwanted(&packet)),
-            false => None,
-        };
-        match unwanted {
-            Some(code) => count(&mut self.statistics.ended, code),
-            None => self.account(&ruling),
-        }
+        self.account(&ruling);
         match gso {
-            _ if unwanted.is_some() => {}
             None => self.leave(&ruling, packet, leave),
             Some(gso) => self.leave_together(&ruling, packet, gso, leave),
         }
@@ -352,12 +340,6 @@ impl Router {
             _ => vec![packet],
         }
     }
-}
-
-/// The packet that a ruling is about, as it is now.
-fn view<'a>(engine: &'a Engine, ruling: &'a Ruling, packet: &'a [u8]) -> Option<Packet<'a>> {
-    let packet = engine.departed(ruling, packet);
-    Packet::parse(packet, packet.len()).ok()
 }
 
 /// A host that speaks: what its words depend on.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::hook::Engine;
+use ctwhy_core::nat::options::Options;
 use ctwhy_core::network::{Interface, InterfaceAddress};
 use ctwhy_core::packet::{Packet, be16};
 use ctwhy_core::rules::{Network as Prefix, iptables};
@@ -415,7 +416,8 @@ fn what_the_kernel_lets_pass_is_stopped_only_on_request() {
     wrong[28 + 10] ^= 1;
     seal(&mut wrong, false);
     for strict in [false, true] {
-        nat.router.strict = strict;
+        let (verify_quoted_header, drop_source_quench) = (strict, strict);
+        nat.router.engine.set_nat_options(Options { verify_quoted_header, drop_source_quench, ..Options::KERNEL });
         for (packet, passes) in [(&right, true), (&quench, !strict), (&wrong, !strict)] {
             assert_eq!(nat.put(OUTSIDE, packet).len(), usize::from(passes), "{}", nat.router.statistics);
         }

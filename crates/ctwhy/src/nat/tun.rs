@@ -53,10 +53,6 @@ pub(crate) struct TunArgs {
     /// The longest packet that leaves by a device; 1500 bytes where nothing is said
     #[arg(long = "mtu", value_name = "IFACE=BYTES")]
     mtus: Vec<MtuArg>,
-    /// Stop what the kernel lets pass and RFCs do not want: source quench (RFC 6633), and errors that quote an IP header
-    /// with a wrong checksum (RFC 5508 REQ-3a)
-    #[arg(long)]
-    strict_errors: bool,
     /// One packet is what is one on a cable, with its checksum, as it is with --trace: nothing is left to the kernels beside
     /// the router. That is slower
     #[arg(long)]
@@ -112,7 +108,6 @@ pub(crate) fn run(args: &TunArgs) -> Result<(), Failure> {
     let report = Reporter::new(args.common.trace, args.common.color)?;
     let clock = Clock::start();
     let mut tun = TunRouter::new(Router::new(engine, limits, seed), devices);
-    tun.router.strict = args.strict_errors;
     let mut told = Telling(report);
     told.0.message(&format!("{READY}: {} and {}", args.inside, args.outside));
     let mut ended = Ok(());
