@@ -2,27 +2,29 @@
 
 use crate::tuple::{Addr, L3};
 
-/// The running ones' complement sum of 16-bit words, not yet folded.
+/// The running ones' complement sum of 16-bit words, not yet folded. It is summed in the machine's byte order and turned
+/// round once at the end, which is the same (RFC 1071 section 2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
     /// Adds bytes that start at an even offset of the data; an odd last byte counts as if a zero followed.
     #[must_use]
+    #[inline]
     pub fn bytes(mut self, data: &[u8]) -> Sum {
-        let mut words = data.chunks_exact(4);
-        for word in &mut words {
-            if let [a, b, c, d] = *word {
-                self.0 += u64::from(u32::from_be_bytes([a, b, c, d]));
-            }
+        let (words, rest) = data.as_chunks::<4>();
+        self.0 += words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
+        let mut last = [0; 4];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
         }
-        match *words.remainder() {
-            [a] => self.0 += u64::from(u16::from_be_bytes([a, 0])),
-            [a, b] => self.0 += u64::from(u16::from_be_bytes([a, b])),
-            [a, b, c] => self.0 += u64::from(u32::from_be_bytes([a, b, c, 0])),
-            _ => {}
-        }
+        self.0 += u64::from(u32::from_ne_bytes(last));
         self
+    }
+
+    /// Adds a number of the pseudo header.
+    const fn number(self, number: u32) -> Sum {
+        Sum(self.0 + number.to_be() as u64)
     }
 
     /// Adds the pseudo header of an upper-layer protocol (RFC 9293 section 3.1, RFC 8200 section 8.1).
@@ -32,19 +34,20 @@ impl Sum {
             L3::V4 => 4,
             L3::V6 => 16,
         };
-        let mut sum = self.bytes(&src.0[..addresses]).bytes(&dst.0[..addresses]);
-        sum.0 += u64::from(protonum) + length as u64;
-        sum
+        let sum = self.bytes(&src.0[..addresses]).bytes(&dst.0[..addresses]);
+        sum.number(u32::from(protonum)).number(length as u32)
     }
 
     /// The sum folded to 16 bits. A correct packet, its checksum field included, folds to 0xffff.
     #[must_use]
-    pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
+    #[inline]
+    pub const fn fold(self) -> u16 {
+        // Each line halves what is left; the first of each pair may carry once more.
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        u16::from_be(sum as u16)
     }
 
     /// The value for a checksum field that was zero while summing.
@@ -62,7 +65,7 @@ impl Sum {
 pub fn replaced(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
     let removed = !Sum::default().bytes(old).fold();
     // 0xffff is zero, too; with it the sum is never the other zero, which would fold to 0 and come out as 0xffff.
-    let sum = Sum(0xffff + u64::from(!checksum) + u64::from(removed)).bytes(new);
+    let sum = Sum(0xffff).number(u32::from(!checksum)).number(u32::from(removed)).bytes(new);
     !sum.fold()
 }
 

@@ -24,7 +24,7 @@ use crate::track::gre::Gre;
 use crate::track::sctp::{self, Sctp};
 use crate::track::tcp::{self, Tcp};
 use crate::track::{Context, Outcome, icmp, icmpv6, udp, udplite};
-use crate::tuple::{Tuple, extract, proto};
+use crate::tuple::{Tuple, proto, told_apart_by};
 
 /// What is attached to a packet on its way through the hooks (`skb->_nfct`).
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ type Accepted = (CtInfo, Attached);
 
 /// Why a packet gets no entry.
 enum Refusal {
+    /// The handler of ICMP errors refused it.
+    Error(Reason),
     Invalid(Reason),
     Full(TableFull),
 }
@@ -101,7 +103,7 @@ impl Conntrack {
         sink: &mut S,
     ) -> Result<Tracked, TableFull> {
         let mut tracked = Tracked::not_yet();
-        self.track_into(&mut tracked, packet, hook, template, now, sink)?;
+        self.track_into(&mut tracked, packet, hook, &template, now, sink)?;
         Ok(tracked)
     }
 
@@ -111,18 +113,22 @@ impl Conntrack {
         tracked: &mut Tracked,
         packet: &Packet<'_>,
         hook: Hook,
-        template: Template,
+        template: &Template,
         now: Time,
         sink: &mut S,
     ) -> Result<(), TableFull> {
-        match self.judge(packet, hook, template, now, sink) {
+        let (reason, counter) = match self.judge(packet, hook, template, now, sink) {
             Ok((ctinfo, attached)) => {
                 sink.step(|| Step::Decided { ctinfo });
                 (tracked.ctinfo, tracked.attached, tracked.reason) = (ctinfo, attached, None);
+                return Ok(());
             }
-            Err(Refusal::Invalid(reason)) => *tracked = Tracked { reason: Some(reason), ..Tracked::not_yet() },
             Err(Refusal::Full(full)) => return Err(full),
-        }
+            Err(Refusal::Error(reason)) => (reason, &mut self.table.counters.icmp_error),
+            Err(Refusal::Invalid(reason)) => (reason, &mut self.table.counters.invalid),
+        };
+        *counter += 1;
+        *tracked = Tracked { reason: Some(reason), ..Tracked::not_yet() };
         Ok(())
     }
 
@@ -130,18 +136,12 @@ impl Conntrack {
         &mut self,
         packet: &Packet<'_>,
         hook: Hook,
-        template: Template,
+        template: &Template,
         now: Time,
         sink: &mut S,
     ) -> Result<Accepted, Refusal> {
         sink.step(|| Step::Arrived { hook, bytes: packet.len });
-        let transport = match packet.transport {
-            Ok(transport) => transport,
-            Err(cause) => {
-                self.table.counters.invalid += 1;
-                return Err(Reason::NoTransport(cause).into());
-            }
-        };
+        let transport = packet.transport.map_err(Reason::NoTransport)?;
         let unchecked = match hook {
             _ if !self.sysctls.checksum => Some(Unchecked::Switched),
             Hook::PreRouting if packet.checksum_trusted => Some(Unchecked::Trusted),
@@ -153,27 +153,21 @@ impl Conntrack {
             sink.step(|| Step::ChecksumUnchecked(why));
         }
         let verify_checksum = unchecked.is_none();
-        let cx = Context { sysctls: &self.sysctls, verify_checksum };
-        let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink: &mut *sink };
-        match search.classify(transport) {
-            Ok(kind) => {
-                let decided = self.decide(kind, (packet, template), transport, verify_checksum, now, sink);
-                if let Err(Refusal::Invalid(_)) = decided {
-                    self.table.counters.invalid += 1;
-                }
-                decided
+        let kind = match transport.protonum {
+            proto::ICMP | proto::ICMPV6 => {
+                let cx = Context { sysctls: &self.sysctls, verify_checksum };
+                let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink };
+                search.classify(transport).map_err(Refusal::Error)?
             }
-            Err(reason) => {
-                self.table.counters.icmp_error += 1;
-                Err(reason.into())
-            }
-        }
+            _ => IcmpKind::Query,
+        };
+        self.decide(kind, (packet, template), transport, verify_checksum, now, sink)
     }
 
     fn decide<S: Sink>(
         &mut self,
         kind: IcmpKind,
-        (packet, template): (&Packet<'_>, Template),
+        (packet, template): (&Packet<'_>, &Template),
         transport: Transport,
         verify_checksum: bool,
         now: Time,
@@ -191,8 +185,10 @@ impl Conntrack {
             }
         }
         let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
-        let tuple = extract(packet.l3num, packet.src, packet.dst, transport.protonum, l4).map_err(Reason::no_tuple)?;
-        let tuple = self.table.extensions.keymap.complete(tuple, l4);
+        let (src_u, dst_u) = told_apart_by(transport.protonum, l4).map_err(Reason::no_tuple)?;
+        let Packet { src, dst, l3num, .. } = *packet;
+        let mut tuple = Tuple { src, dst, src_u, dst_u, l3num, protonum: transport.protonum };
+        self.table.extensions.keymap.complete(&mut tuple, l4);
         sink.step(|| Step::TupleRead { tuple });
         // A reopened TCP connection is looked up once more; the second time its old entry is gone.
         loop {
@@ -212,9 +208,10 @@ impl Conntrack {
     }
 
     /// `init_conntrack` and the tracker's say on the first packet of a flow.
+    #[inline(never)]
     fn begin<S: Sink>(
         &mut self,
-        (packet, template): (&Packet<'_>, Template),
+        (packet, template): (&Packet<'_>, &Template),
         transport: Transport,
         tuple: Tuple,
         verify_checksum: bool,
@@ -240,7 +237,7 @@ impl Conntrack {
         };
         let master = self.expected(&mut flow, now, sink);
         if master.is_none() {
-            flow.helper = helper_of(&template, &tuple, sink);
+            flow.helper = helper_of(template, &tuple, sink);
             if flow.helper.is_some() {
                 flow.status |= Status::HELPER;
             }
@@ -341,9 +338,9 @@ impl Conntrack {
             Direction::Original if status.contains(Status::EXPECTED) => CtInfo::Related,
             Direction::Original => CtInfo::New,
         };
-        let remaining = entry.remaining_secs(now);
         let l4 = packet.l4(transport.offset);
         let state = entry.protocol.state();
+        let expires = *entry.expires;
         let outcome = match &mut entry.protocol {
             ProtocolMut::Tcp(state) => {
                 let mut segment = tcp::check(&l4, &cx)?;
@@ -351,7 +348,7 @@ impl Conntrack {
                     let last = segment.ack.wrapping_sub(1);
                     segment.ack_offset = extensions.seq_offset(extension, direction.opposite(), last);
                 }
-                state.packet(&segment, direction, status, remaining, &cx, sink)
+                state.packet(&segment, direction, status, expires.secs_since(now), &cx, sink)
             }
             ProtocolMut::Udp { stream_from } => {
                 udp::check(&l4, &cx, sink)?;

@@ -182,12 +182,12 @@ impl fmt::Display for NoTransport {
 ///
 /// # Errors
 /// [`NoTransport`] says where the walk ended.
+#[inline]
 pub fn locate_transport(bytes: &[u8], len: usize, l3num: L3) -> Result<Transport, NoTransport> {
-    match l3num {
-        L3::V4 => {
-            let short = NoTransport::ShortIp { need: IPV4_HEADER, have: bytes.len() };
-            let header = bytes.get(..IPV4_HEADER).ok_or(short)?;
-            let fragment = be16(header, 6).ok_or(short)?;
+    match (l3num, bytes.first_chunk::<IPV4_HEADER>()) {
+        (L3::V4, None) => Err(NoTransport::ShortIp { need: IPV4_HEADER, have: bytes.len() }),
+        (L3::V4, Some(header)) => {
+            let fragment = u16::from_be_bytes([header[6], header[7]]);
             if fragment & 0x1fff != 0 {
                 return Err(NoTransport::LaterFragment { offset: (fragment & 0x1fff) << 3 });
             }
@@ -197,7 +197,7 @@ pub fn locate_transport(bytes: &[u8], len: usize, l3num: L3) -> Result<Transport
             }
             Ok(Transport { protonum: header[9], offset })
         }
-        L3::V6 => skip_extension_headers(bytes, len),
+        (L3::V6, _) => skip_extension_headers(bytes, len),
     }
 }
 
@@ -268,17 +268,32 @@ mod ext {
 }
 
 /// Source and destination of the IP header at the start of `bytes`; `None` when it is cut off.
+#[inline]
 pub(crate) fn addresses(bytes: &[u8], l3num: L3) -> Option<(Addr, Addr)> {
-    let (first, width) = match l3num {
-        L3::V4 => (12, 4),
-        L3::V6 => (8, 16),
-    };
-    let mut pair = [Addr([0; 16]); 2];
-    for (index, address) in pair.iter_mut().enumerate() {
-        let start = first + index * width;
-        address.0[..width].copy_from_slice(bytes.get(start..start + width)?);
+    match l3num {
+        L3::V4 => {
+            let header = bytes.first_chunk::<IPV4_HEADER>()?;
+            let address = |at: usize| {
+                let mut address = [0; 16];
+                address[..4].copy_from_slice(&header[at..at + 4]);
+                Addr(address)
+            };
+            Some((address(12), address(16)))
+        }
+        L3::V6 => {
+            let (src, rest) = bytes.get(8..)?.split_first_chunk()?;
+            Some((Addr(*src), Addr(*rest.first_chunk()?)))
+        }
     }
-    Some((pair[0], pair[1]))
+}
+
+/// TTL or hop limit in the IP header at the start of `bytes`.
+pub(crate) fn hop_limit(bytes: &[u8], l3num: L3) -> Option<u8> {
+    let at = match l3num {
+        L3::V4 => 8,
+        L3::V6 => 7,
+    };
+    bytes.get(at).copied()
 }
 
 /// A packet that arrived at a hook.
@@ -311,44 +326,63 @@ impl<'a> Packet<'a> {
     /// # Errors
     /// [`PacketError`] for a packet that is dropped before any hook sees it, or that the capture does not hold.
     pub fn parse(bytes: &'a [u8], wire_len: usize) -> Result<Packet<'a>, PacketError> {
-        let have = bytes.len();
-        let first = *bytes.first().ok_or(PacketError::ShortHeader { need: IPV4_HEADER, have: 0 })?;
-        let (l3num, need) = match first >> 4 {
-            4 => (L3::V4, IPV4_HEADER),
-            6 => (L3::V6, IPV6_HEADER),
-            version => return Err(PacketError::Version(version)),
-        };
-        if have < need {
-            return Err(if wire_len > have {
-                PacketError::CutShort { need, have }
-            } else {
-                PacketError::ShortHeader { need, have }
-            });
+        match (bytes.first().map(|first| first >> 4), bytes.first_chunk(), bytes.first_chunk()) {
+            (Some(4), Some(header), _) => Packet::parse_v4(header, bytes, wire_len),
+            (Some(6), _, Some(header)) => Packet::parse_v6(header, bytes, wire_len),
+            (Some(4), ..) => Err(missing(IPV4_HEADER, bytes, wire_len)),
+            (Some(6), ..) => Err(missing(IPV6_HEADER, bytes, wire_len)),
+            (Some(version), ..) => Err(PacketError::Version(version)),
+            (None, ..) => Err(PacketError::ShortHeader { need: IPV4_HEADER, have: 0 }),
         }
-        let cut = PacketError::CutShort { need, have };
-        let (len, fragment, ttl) = match l3num {
-            L3::V4 => {
-                let len = check_ipv4(bytes, wire_len)?;
-                let place = be16(bytes, 6).ok_or(cut)?;
-                let fragment = (place & 0x3fff != 0).then(|| Fragment {
-                    offset: (place & 0x1fff) << 3,
-                    more: place & 0x2000 != 0,
-                    id: u32::from(be16(bytes, 4).unwrap_or(0)),
-                });
-                (len, fragment, bytes[8])
-            }
-            L3::V6 => {
-                let len = IPV6_HEADER + usize::from(be16(bytes, 4).ok_or(cut)?);
-                if len > wire_len {
-                    return Err(PacketError::TotalLength { says: len, have: wire_len });
-                }
-                (len, ipv6_fragment(bytes), bytes[7])
-            }
-        };
-        let (src, dst) = addresses(bytes, l3num).ok_or(cut)?;
+    }
+
+    /// `ip_rcv_core`.
+    #[inline]
+    fn parse_v4(header: &'a [u8; IPV4_HEADER], bytes: &'a [u8], wire_len: usize) -> Result<Packet<'a>, PacketError> {
+        let ihl = header[0] & 0x0f;
+        if ihl < 5 {
+            return Err(PacketError::HeaderLength(ihl));
+        }
+        let header_len = usize::from(ihl) * 4;
+        let options = bytes.get(IPV4_HEADER..header_len).ok_or_else(|| missing(header_len, bytes, wire_len))?;
+        let sum = Sum::default().bytes(header);
+        let sum = if options.is_empty() { sum } else { sum.bytes(options) };
+        if sum.fold() != 0xffff {
+            let found = u16::from_be_bytes([header[10], header[11]]);
+            let expected = Sum::default().bytes(&header[..10]).bytes(&header[12..]).bytes(options).checksum();
+            return Err(PacketError::HeaderChecksum { found, expected });
+        }
+        let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if len < header_len || len > wire_len {
+            return Err(PacketError::TotalLength { says: len, have: wire_len });
+        }
+        let place = u16::from_be_bytes([header[6], header[7]]);
+        let fragment = (place & 0x3fff != 0).then(|| Fragment {
+            offset: (place & 0x1fff) << 3,
+            more: place & 0x2000 != 0,
+            id: u32::from(u16::from_be_bytes([header[4], header[5]])),
+        });
+        Packet::new(bytes, len, L3::V4, header[8], fragment).ok_or_else(|| missing(IPV4_HEADER, bytes, wire_len))
+    }
+
+    /// `ip6_rcv_core`.
+    #[inline]
+    fn parse_v6(header: &'a [u8; IPV6_HEADER], bytes: &'a [u8], wire_len: usize) -> Result<Packet<'a>, PacketError> {
+        let len = IPV6_HEADER + usize::from(u16::from_be_bytes([header[4], header[5]]));
+        if len > wire_len {
+            return Err(PacketError::TotalLength { says: len, have: wire_len });
+        }
+        let fragment = ipv6_fragment(bytes);
+        Packet::new(bytes, len, L3::V6, header[7], fragment).ok_or_else(|| missing(IPV6_HEADER, bytes, wire_len))
+    }
+
+    /// A packet whose IP header was checked: the first `len` of the bytes. `None` without an IP header.
+    #[inline]
+    fn new(bytes: &'a [u8], len: usize, l3num: L3, ttl: u8, fragment: Option<Fragment>) -> Option<Packet<'a>> {
+        let (src, dst) = addresses(bytes, l3num)?;
         let bytes = bytes.get(..len).unwrap_or(bytes);
         let transport = locate_transport(bytes, len, l3num);
-        Ok(Packet { bytes, len, l3num, src, dst, ttl, fragment, transport, checksum_trusted: false })
+        Some(Packet { bytes, len, l3num, src, dst, ttl, fragment, transport, checksum_trusted: false })
     }
 
     /// The transport part that starts at `offset`.
@@ -379,29 +413,11 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The header checks of `ip_rcv_core`; returns the total length.
-fn check_ipv4(bytes: &[u8], wire_len: usize) -> Result<usize, PacketError> {
+/// The IP header ends behind the bytes that are at hand: was it sent like that, or did the capture cut it?
+#[cold]
+fn missing(need: usize, bytes: &[u8], wire_len: usize) -> PacketError {
     let have = bytes.len();
-    let ihl = bytes[0] & 0x0f;
-    if ihl < 5 {
-        return Err(PacketError::HeaderLength(ihl));
-    }
-    let header_len = usize::from(ihl) * 4;
-    let header = bytes.get(..header_len).ok_or(if wire_len > have {
-        PacketError::CutShort { need: header_len, have }
-    } else {
-        PacketError::ShortHeader { need: header_len, have }
-    })?;
-    if Sum::default().bytes(header).fold() != 0xffff {
-        let found = be16(header, 10).unwrap_or(0);
-        let expected = Sum::default().bytes(&header[..10]).bytes(&header[12..]).checksum();
-        return Err(PacketError::HeaderChecksum { found, expected });
-    }
-    let says = usize::from(be16(header, 2).unwrap_or(0));
-    if says < header_len || says > wire_len {
-        return Err(PacketError::TotalLength { says, have: wire_len });
-    }
-    Ok(says)
+    if wire_len > have { PacketError::CutShort { need, have } } else { PacketError::ShortHeader { need, have } }
 }
 
 /// What the fragment header of an IPv6 packet says.

@@ -110,20 +110,24 @@ impl Outgoing<'_> {
         }
     }
 
+    /// Did it come in one piece, and is it not too long to leave in one?
+    #[inline]
+    pub(crate) fn leaves_whole(&self) -> bool {
+        self.geometry.is_none() && self.len <= self.mtu()
+    }
+
     /// How the packet leaves; `None` when in one piece.
     pub(crate) fn cut(&self, random: &mut Random) -> Result<Option<Cut>, DropCause> {
         match self.l3num {
-            L3::V4 => self.cut_v4(),
+            _ if self.leaves_whole() => Ok(None),
+            L3::V4 => self.cut_v4().map(Some),
             L3::V6 => self.cut_v6(random),
         }
     }
 
     /// `ip_fragment`, `ip_do_fragment`: whatever came in fragments is looked at, however short it is.
-    fn cut_v4(&self) -> Result<Option<Cut>, DropCause> {
+    fn cut_v4(&self) -> Result<Cut, DropCause> {
         let mtu = self.mtu();
-        if self.len <= mtu && self.geometry.is_none() {
-            return Ok(None);
-        }
         if dont_fragment(self.bytes) && self.geometry.is_none_or(|geometry| geometry.longest > mtu) {
             return Err(self.too_big());
         }
@@ -133,7 +137,7 @@ impl Outgoing<'_> {
         let pieces = self.pieces(header, room, 0);
         let anew = matches!(pieces, Pieces::Anew { .. });
         let dont_fragment = anew && self.geometry.is_some_and(|geometry| geometry.dont_fragment);
-        Ok(Some(Cut { header, form: Form::V4 { dont_fragment }, pieces }))
+        Ok(Cut { header, form: Form::V4 { dont_fragment }, pieces })
     }
 
     /// `__ip6_finish_output`, `ip6_fragment`.

@@ -16,6 +16,11 @@ pub struct Template {
     pub events: Option<Causes>,
 }
 
+impl Template {
+    /// That of a packet about which no rule says anything.
+    pub const NONE: Template = Template { zone: Zone { id: 0, only: None }, helper: None, events: None };
+}
+
 /// The name of a helper: at most 15 bytes (`NF_CT_HELPER_NAME_LEN`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HelperName {

@@ -93,28 +93,36 @@ pub struct Tuple {
 }
 
 impl Hash for Tuple {
-    /// Whole words, and of an IPv4 address only what there is of it: the hash of a table is on every packet's way.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let u = u64::from(self.src_u) << 16 | u64::from(self.dst_u);
-        state.write_u64(u << 16 | u64::from(self.protonum) << 8 | self.l3num as u64);
+        self.hash_in(0, state);
+    }
+}
+
+impl Tuple {
+    /// The hash of the tuple in a zone. In as few words as there can be, and of an IPv4 address only what there is of it:
+    /// the hash of a table is on every packet's way.
+    #[inline]
+    pub(crate) fn hash_in<H: Hasher>(&self, zone: u16, state: &mut H) {
+        let kind = u32::from(zone) << 16 | u32::from(self.protonum) << 8 | self.l3num as u32;
+        let rest = u64::from(self.src_u) << 48 | u64::from(self.dst_u) << 32 | u64::from(kind);
         match self.l3num {
             L3::V4 => {
                 // What was just written in four bytes is read in four bytes.
-                let word = |address: Addr| {
+                let word = |address: &Addr| {
                     let [a, b, c, d, ..] = address.0;
                     u64::from(u32::from_le_bytes([a, b, c, d]))
                 };
-                state.write_u64(word(self.src) << 32 | word(self.dst));
+                let addresses = word(&self.src) << 32 | word(&self.dst);
+                state.write_u128(u128::from(addresses) << 64 | u128::from(rest));
             }
             L3::V6 => {
+                state.write_u64(rest);
                 state.write_u128(u128::from_le_bytes(self.src.0));
                 state.write_u128(u128::from_le_bytes(self.dst.0));
             }
         }
     }
-}
 
-impl Tuple {
     /// The source address.
     #[must_use]
     pub fn src_ip(&self) -> IpAddr {
@@ -264,25 +272,26 @@ pub struct ShortTransport {
 /// # Errors
 /// [`NoTuple`] when the bytes that the tuple is read from are cut off, or cannot be those of a flow.
 pub fn extract(l3num: L3, src: Addr, dst: Addr, protonum: u8, l4: &[u8]) -> Result<Tuple, NoTuple> {
-    if protonum == proto::GRE {
-        let (src_u, dst_u) = gre_keys(l4)?;
-        return Ok(Tuple { src, dst, src_u, dst_u, l3num, protonum });
-    }
-    let need = match protonum {
-        proto::ICMP | proto::ICMPV6 => 8,
-        number if has_ports(number) => 4,
-        _ => 0,
-    };
-    let short = ShortTransport { protonum, need, have: l4.len() };
-    let header = l4.get(..need).ok_or(NoTuple::Short(short))?;
-    let (src_u, dst_u) = match *header {
-        [s0, s1, d0, d1] => (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])),
-        [icmp_type, code, _, _, id0, id1, _, _] => {
-            (u16::from_be_bytes([id0, id1]), u16::from_be_bytes([icmp_type, code]))
-        }
-        _ => (0, 0),
-    };
+    let (src_u, dst_u) = told_apart_by(protonum, l4)?;
     Ok(Tuple { src, dst, src_u, dst_u, l3num, protonum })
+}
+
+/// What a tuple has of the transport header: `src_u` and `dst_u`.
+#[inline]
+pub(crate) fn told_apart_by(protonum: u8, l4: &[u8]) -> Result<(u16, u16), NoTuple> {
+    let short = |need| NoTuple::Short(ShortTransport { protonum, need, have: l4.len() });
+    match protonum {
+        number if has_ports(number) => {
+            let [s0, s1, d0, d1] = *l4.first_chunk().ok_or_else(|| short(4))?;
+            Ok((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+        }
+        proto::ICMP | proto::ICMPV6 => {
+            let [icmp_type, code, _, _, id0, id1, _, _] = *l4.first_chunk().ok_or_else(|| short(8))?;
+            Ok((u16::from_be_bytes([id0, id1]), u16::from_be_bytes([icmp_type, code])))
+        }
+        proto::GRE => gre_keys(l4),
+        _ => Ok((0, 0)),
+    }
 }
 
 /// `gre_pkt_to_tuple`: the keys of a GRE packet, source and destination (TUPLE-04).

@@ -14,12 +14,23 @@ pub struct Zone {
 impl Zone {
     /// `nf_ct_zone_id`: the zone that the tuple of a direction is in.
     #[must_use]
+    #[inline]
     pub const fn of(self, direction: Direction) -> u16 {
         match (self.only, direction) {
             (None, _)
             | (Some(Direction::Original), Direction::Original)
             | (Some(Direction::Reply), Direction::Reply) => self.id,
             _ => 0,
+        }
+    }
+
+    /// Are tuples of a direction in zone `id` for both? Of zones that are for both directions only the numbers count, and
+    /// most zones are.
+    #[inline]
+    pub(crate) fn meets(self, other: Zone, direction: Direction, id: u16) -> bool {
+        match (self.only, other.only) {
+            (None, None) => self.id == id && other.id == id,
+            _ => self.of(direction) == id && other.of(direction) == id,
         }
     }
 }

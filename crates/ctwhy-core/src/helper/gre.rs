@@ -42,14 +42,12 @@ impl Keymap {
         self.0.retain(|key| key.master != master);
     }
 
-    /// `gre_keymap_lookup`: `tuple`, read from the packet whose GRE header is `l4`, with the key of its sender.
+    /// `gre_keymap_lookup`: gives `tuple`, read from the packet whose GRE header is `l4`, the key of its sender.
     #[inline]
-    pub(crate) fn complete(&self, tuple: Tuple, l4: &[u8]) -> Tuple {
-        if self.0.is_empty() || tuple.protonum != proto::GRE || gre_version(l4) != Some(1) || l4.len() < 8 {
-            return tuple;
+    pub(crate) fn complete(&self, tuple: &mut Tuple, l4: &[u8]) {
+        if tuple.protonum == proto::GRE && !self.0.is_empty() && gre_version(l4) == Some(1) && l4.len() >= 8 {
+            tuple.src_u = self.0.iter().find(|key| same(&key.tuple, tuple)).map_or(0, |key| key.tuple.src_u);
         }
-        let src_u = self.0.iter().find(|key| same(&key.tuple, &tuple)).map_or(0, |key| key.tuple.src_u);
-        Tuple { src_u, ..tuple }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::direction::CtInfo;
 use crate::event::Causes;
 use crate::nat::manip::decrement_ttl;
 use crate::network::{Destination, is_link_local};
-use crate::packet::{Packet, addresses};
+use crate::packet::{Packet, addresses, hop_limit};
 use crate::rules::TableName;
 use crate::rules::run::{Carried, Early};
 use crate::status::Status;
@@ -56,7 +56,7 @@ impl Engine {
         passage.way.checksum_trusted = offload.checksum_trusted && !defrag::concerns(buffer);
         passage.way.segment = offload.segment;
         match self.begin((&mut *buffer, wire_len), Carrier::Engine, &mut passage, sink) {
-            None => self.finish(buffer, passage, sink),
+            None => self.finish(buffer, &mut passage, sink),
             Some(ended) => ended,
         }
     }
@@ -91,23 +91,34 @@ impl Engine {
         match self.gather((buffer, wire_len), Hook::PreRouting, from, sink) {
             Gathered::AsIs => self.begin_whole((buffer, wire_len), carrier, passage, sink),
             Gathered::Unseen(unseen) => Some(Ruling::unseen(Hook::PreRouting, unseen)),
-            Gathered::Whole(mut datagram) => {
-                let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
-                passage.way.datagram = Some(datagram);
-                let mut begun = self.begin_whole((&mut bytes, len), carrier, passage, sink);
-                let datagram = match &mut begun {
-                    None => &mut passage.way.datagram,
-                    Some(ended) => &mut ended.datagram,
-                };
-                if let Some(datagram) = datagram {
-                    datagram.bytes = bytes;
-                }
-                begun
-            }
+            Gathered::Whole(datagram) => self.begin_gathered(datagram, carrier, passage, sink),
         }
     }
 
+    /// [`Engine::begin`] for a datagram that came in fragments.
+    #[cold]
+    fn begin_gathered<S: Sink>(
+        &mut self,
+        mut datagram: Box<Datagram>,
+        carrier: Carrier,
+        passage: &mut Passage,
+        sink: &mut S,
+    ) -> Option<Ruling> {
+        let (mut bytes, len) = (mem::take(&mut datagram.bytes), datagram.len);
+        passage.way.datagram = Some(datagram);
+        let mut begun = self.begin_whole((&mut bytes, len), carrier, passage, sink);
+        let datagram = match &mut begun {
+            None => &mut passage.way.datagram,
+            Some(ended) => &mut ended.datagram,
+        };
+        if let Some(datagram) = datagram {
+            datagram.bytes = bytes;
+        }
+        begun
+    }
+
     /// The first hook of a packet: fragments wait there.
+    #[inline]
     pub(super) fn gather<S: Sink>(
         &mut self,
         (bytes, wire_len): (&[u8], usize),
@@ -115,9 +126,21 @@ impl Engine {
         (in_interface, now): (Option<u16>, Time),
         sink: &mut S,
     ) -> Gathered {
-        if !defrag::concerns(bytes) {
-            return Gathered::AsIs;
+        if defrag::concerns(bytes) {
+            self.gather_fragment((bytes, wire_len), hook, (in_interface, now), sink)
+        } else {
+            Gathered::AsIs
         }
+    }
+
+    #[cold]
+    fn gather_fragment<S: Sink>(
+        &mut self,
+        (bytes, wire_len): (&[u8], usize),
+        hook: Hook,
+        (in_interface, now): (Option<u16>, Time),
+        sink: &mut S,
+    ) -> Gathered {
         match Packet::parse(bytes, wire_len) {
             Ok(packet) => self.defrag.gather(&packet, hook, in_interface, (now, &self.conntrack.sysctls), sink),
             Err(error) => Gathered::Unseen(Unseen::Packet(error)),
@@ -132,21 +155,24 @@ impl Engine {
         sink: &mut S,
     ) -> Option<Ruling> {
         let hook = Hook::PreRouting;
-        let mut packet = match Packet::parse(buffer, wire_len) {
+        let mut parsed = Packet::parse(buffer, wire_len);
+        let packet = match &mut parsed {
             Ok(packet) => packet,
-            Err(error) => return Some(Ruling::unseen(hook, Unseen::Packet(error))),
+            Err(error) => return Some(Ruling::unseen(hook, Unseen::Packet(*error))),
         };
         packet.checksum_trusted = passage.way.checksum_trusted;
-        if let Some(unseen) = not_tracked(&packet) {
+        if let Some(unseen) = not_tracked(packet) {
             return Some(Ruling::unseen(hook, unseen));
         }
         let Passage { tracked, way, egress, .. } = passage;
-        way.of(&packet);
-        if let Err(cause) = self.track(&packet, hook, tracked, way, sink) {
+        way.of(packet);
+        if let Err(cause) = self.track(packet, hook, tracked, way, sink) {
             return Some(Ruling::dropped_unseen(hook, cause));
         }
-        let is_tracked = !matches!(tracked.attached, Attached::Untracked);
-        way.linear = looked_at_early(&packet, is_tracked && self.conntrack.sysctls.checksum);
+        if way.datagram.is_some() {
+            let is_tracked = !matches!(tracked.attached, Attached::Untracked);
+            way.linear = looked_at_early(packet, is_tracked && self.conntrack.sysctls.checksum);
+        }
         let buffer = way.bytes(buffer);
         let arrived = self.arrives(buffer, tracked, way, sink);
         let arrived = match carrier {
@@ -158,29 +184,39 @@ impl Engine {
                 *egress = to;
                 None
             }
-            Err(cause) => Some(self.ruling(hook, mem::take(passage), Err(cause), sink)),
+            Err(cause) => Some(self.ruling(hook, passage, Err(cause), sink)),
         }
     }
 
     /// The second half of [`Engine::receive`]: the last hooks, for the packet that [`Engine::enter`] left in `buffer`.
     pub fn proceed<S: Sink>(&mut self, buffer: &mut [u8], mut passage: Passage, now: Time, sink: &mut S) -> Ruling {
         passage.way.now = now;
-        self.finish(buffer, passage, sink)
+        self.finish(buffer, &mut passage, sink)
     }
 
-    fn finish<S: Sink>(&mut self, buffer: &mut [u8], mut passage: Passage, sink: &mut S) -> Ruling {
-        let Passage { tracked, way, egress, .. } = &mut passage;
-        let mut datagram = way.datagram.as_mut().map(|datagram| mem::take(&mut datagram.bytes));
-        let buffer = datagram.as_deref_mut().unwrap_or(way.bytes(buffer));
-        let ended = match egress {
-            Egress::Local => self.delivers(buffer, tracked, way, sink),
-            _ => self.forwards(buffer, tracked, way, sink),
+    fn finish<S: Sink>(&mut self, buffer: &mut [u8], passage: &mut Passage, sink: &mut S) -> Ruling {
+        let ended = match &mut passage.way.datagram {
+            None => self.ends(passage.way.bytes(buffer), passage, sink),
+            Some(datagram) => {
+                let mut bytes = mem::take(&mut datagram.bytes);
+                let ended = self.ends(&mut bytes, passage, sink);
+                if let Some(datagram) = &mut passage.way.datagram {
+                    datagram.bytes = bytes;
+                }
+                ended
+            }
         };
-        if let (Some(own), Some(bytes)) = (&mut way.datagram, datagram) {
-            own.bytes = bytes;
-        }
-        let ended = ended.map(|()| *egress);
         self.ruling(Hook::PreRouting, passage, ended, sink)
+    }
+
+    /// The last hooks of a packet that was received.
+    fn ends<S: Sink>(&mut self, buffer: &mut [u8], passage: &mut Passage, sink: &mut S) -> Result<Egress, DropCause> {
+        let Passage { tracked, way, egress, .. } = passage;
+        match egress {
+            Egress::Local => self.delivers(buffer, tracked, way, sink)?,
+            _ => self.forwards(buffer, tracked, way, sink)?,
+        }
+        Ok(*egress)
     }
 
     /// A packet of this host: LOCAL_OUT to the end of its way. `trigger` is the packet that it answers when it is an
@@ -237,7 +273,7 @@ impl Engine {
             return Ruling::dropped_unseen(hook, cause);
         }
         let ended = self.leaves(buffer, tracked, way, sink);
-        self.ruling(hook, passage, ended, sink)
+        self.ruling(hook, &mut passage, ended, sink)
     }
 
     /// What a packet that answers another carries. One of TCP is a reset, and the connection that it ends is closing:
@@ -277,9 +313,13 @@ impl Engine {
         }
         let mut early = Early::Nothing;
         self.ask(TableName::Raw, hook, packet, Carried::Early(&mut early), way, sink)?;
+        let asked;
         let template = match early {
-            Early::Nothing => Template::default(),
-            Early::Template(ct) => ct.template(way.mark),
+            Early::Nothing => &Template::NONE,
+            Early::Template(ct) => {
+                asked = ct.template(way.mark);
+                &asked
+            }
             Early::Untracked => {
                 let ctinfo = CtInfo::Untracked;
                 sink.step(|| Step::Decided { ctinfo });
@@ -311,7 +351,7 @@ impl Engine {
             Destination::None => Err(DropCause::NoRoute),
             Destination::Local => Ok(Egress::Local),
             Destination::Interface(out) => {
-                if Packet::parse(buffer, way.len).is_ok_and(|packet| packet.ttl <= 1) {
+                if hop_limit(buffer, way.l3num).is_some_and(|left| left <= 1) {
                     return Err(DropCause::TtlExceeded);
                 }
                 if way.l3num == L3::V6 && way.in_interface != Some(out) && stays_on_its_link(buffer) {
@@ -439,7 +479,16 @@ impl Engine {
     }
 
     /// Behind the last hook: the packet leaves in one piece or in fragments.
+    #[inline]
     fn cut<S: Sink>(&mut self, buffer: &[u8], way: &mut Way, sink: &mut S) -> Result<(), DropCause> {
+        if way.resized.is_none() && way.outgoing(&self.network, buffer).leaves_whole() {
+            return Ok(());
+        }
+        self.cut_anew(buffer, way, sink)
+    }
+
+    #[cold]
+    fn cut_anew<S: Sink>(&mut self, buffer: &[u8], way: &mut Way, sink: &mut S) -> Result<(), DropCause> {
         if let Some(Resized { from, to }) = way.resized {
             // Whoever changes its length wants it in one piece.
             (way.linear, way.len) = (from, to);

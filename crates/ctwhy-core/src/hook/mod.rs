@@ -120,6 +120,7 @@ impl Engine {
 
     /// The rules of a family.
     #[must_use]
+    #[inline]
     pub const fn rules(&self, l3num: L3) -> &Rules {
         match l3num {
             L3::V4 => &self.rules4,

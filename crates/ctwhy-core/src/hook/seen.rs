@@ -13,11 +13,16 @@ pub(crate) fn not_tracked(packet: &Packet<'_>) -> Option<Unseen> {
     {
         return Some(Unseen::NotGathered(fragment));
     }
+    if packet.is_cut() { cut_short(packet) } else { None }
+}
+
+#[cold]
+fn cut_short(packet: &Packet<'_>) -> Option<Unseen> {
     let transport = packet.transport.ok()?;
     // A capture that was cut inside the header that decides says nothing.
     let have = packet.bytes.len();
     let need = transport.offset + decisive_bytes(packet, transport.protonum, transport.offset);
-    (have < need && have < packet.len).then_some(Unseen::Packet(PacketError::CutShort { need, have }))
+    (have < need).then_some(Unseen::Packet(PacketError::CutShort { need, have }))
 }
 
 /// How many bytes of a transport header its tracker reads.

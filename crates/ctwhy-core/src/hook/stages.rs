@@ -98,7 +98,7 @@ impl Engine {
         let buffer = way.bytes(buffer);
         match self.originates(buffer, tracked, way, sink) {
             Ok(()) => Entered::OnItsWay(passage),
-            Err(cause) => Entered::Ended(self.ruling(hook, passage, Err(cause), sink)),
+            Err(cause) => Entered::Ended(self.ruling(hook, &mut passage, Err(cause), sink)),
         }
     }
 
@@ -186,7 +186,7 @@ impl Engine {
         if let Attached::Entry(id) = tracked.attached {
             way.rewritten |= self.conntrack.table.extension(id).is_some();
         }
-        self.ruling(hook, passage, ended, sink)
+        self.ruling(hook, &mut passage, ended, sink)
     }
 
     /// The packet was dropped between two hooks, or somebody took it.

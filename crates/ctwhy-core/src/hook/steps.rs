@@ -9,6 +9,7 @@ use crate::rules::TableName;
 use crate::rules::run::{Carried, Scene, run};
 use crate::trace::{Sink, Step};
 use crate::tuple::L3;
+use core::mem;
 
 use super::{DropCause, Egress, Engine, Hook, Passage, Resized, Ruling, Verdict, Way};
 
@@ -36,7 +37,26 @@ impl Engine {
         }
     }
 
+    /// The last thing at the last hook. For most packets there is nothing to do.
+    #[inline]
     pub(super) fn confirm<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if let Attached::Entry(id) = tracked.attached
+            && self.conntrack.table.is_at_rest(id)
+        {
+            way.resized = None;
+            return Ok(());
+        }
+        self.confirm_restless(buffer, tracked, way, sink)
+    }
+
+    #[inline(never)]
+    fn confirm_restless<S: Sink>(
         &mut self,
         buffer: &mut [u8],
         tracked: &mut Tracked,
@@ -51,6 +71,7 @@ impl Engine {
     }
 
     /// A chain of mangle or filter, about a packet that is through conntrack.
+    #[inline]
     pub(super) fn consult<S: Sink>(
         &mut self,
         table: TableName,
@@ -68,7 +89,24 @@ impl Engine {
     }
 
     /// A chain of raw, mangle or filter.
+    #[inline]
     pub(super) fn ask<S: Sink>(
+        &mut self,
+        table: TableName,
+        hook: Hook,
+        packet: &Packet<'_>,
+        carried: Carried<'_>,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if self.rules(way.l3num).table(table).is_none() {
+            return Ok(());
+        }
+        self.run(table, hook, packet, carried, way, sink)
+    }
+
+    #[inline(never)]
+    fn run<S: Sink>(
         &mut self,
         table: TableName,
         hook: Hook,
@@ -92,22 +130,31 @@ impl Engine {
     pub(super) fn ruling<S: Sink>(
         &mut self,
         hook: Hook,
-        passage: Passage,
+        passage: &mut Passage,
         ended: Result<Egress, DropCause>,
         sink: &mut S,
     ) -> Ruling {
         let Passage { tracked, way, .. } = passage;
-        let (verdict, egress) = match ended {
-            Ok(egress) => (Verdict::Accept, egress),
+        let (verdict, egress, resized) = match ended {
+            Ok(egress) => (Verdict::Accept, egress, way.resized),
             Err(cause) => {
                 self.vanish(&tracked.attached, sink);
-                (Verdict::Drop(cause), Egress::Nowhere)
+                (Verdict::Drop(cause), Egress::Nowhere, None)
             }
         };
-        let Tracked { ctinfo, reason, attached } = tracked;
-        let Way { rewritten, mark, resized, datagram, cut, .. } = way;
-        let resized = if ended.is_ok() { resized } else { None };
-        Ruling { hook, ctinfo: Ok(ctinfo), reason, verdict, egress, attached, rewritten, mark, resized, datagram, cut }
+        Ruling {
+            hook,
+            ctinfo: Ok(tracked.ctinfo),
+            reason: tracked.reason,
+            verdict,
+            egress,
+            attached: mem::replace(&mut tracked.attached, Attached::None),
+            rewritten: way.rewritten,
+            mark: way.mark,
+            resized,
+            datagram: way.datagram.take(),
+            cut: way.cut.take(),
+        }
     }
 
     /// An entry that is not in the table goes with its packet (NEW-02).
@@ -119,7 +166,24 @@ impl Engine {
         }
     }
 
+    /// The nat table and what flows are bound to, where there is such a table.
+    #[inline]
     pub(super) fn nat<S: Sink>(
+        &mut self,
+        buffer: &mut [u8],
+        tracked: &mut Tracked,
+        hook: Hook,
+        way: &mut Way,
+        sink: &mut S,
+    ) -> Result<(), DropCause> {
+        if self.rules(way.l3num).nat.is_none() {
+            return Ok(());
+        }
+        self.translate(buffer, tracked, hook, way, sink)
+    }
+
+    #[inline(never)]
+    fn translate<S: Sink>(
         &mut self,
         buffer: &mut [u8],
         tracked: &mut Tracked,
@@ -131,9 +195,6 @@ impl Engine {
             L3::V4 => &self.rules4.nat,
             L3::V6 => &self.rules6.nat,
         };
-        if rules.is_none() {
-            return Ok(());
-        }
         let mut around = Surroundings {
             rules: rules.as_ref(),
             network: &self.network,

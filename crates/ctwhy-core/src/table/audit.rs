@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::stored::Stored;
-use super::{Handle, Table, hash_of};
+use super::{EntryId, Handle, Table, hash_of};
 use crate::conn::{Confirmed, Protocol};
 use crate::direction::Direction;
 use crate::status::Status;
@@ -88,7 +88,7 @@ impl Table {
                 return fail("an entry stands under each of its tuples, once");
             }
             let found = self.find(&tuple, stored.zone, direction);
-            if wanted == 1 && found.map(|(id, _)| (id.slot, id.generation)) != Some((slot, stored.generation)) {
+            if wanted == 1 && found.map(|found| found.id) != Some(EntryId { slot, generation: stored.generation }) {
                 return fail("an entry is the one that its tuples find");
             }
             handles += wanted;

@@ -9,7 +9,7 @@ mod slab;
 mod stored;
 
 use alloc::vec::Vec;
-use core::hash::BuildHasher;
+use core::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -62,6 +62,13 @@ impl Handle {
     const fn direction(self) -> Direction {
         if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
     }
+}
+
+/// What is under a tuple, and the direction of its own that the tuple is.
+struct Found<'a> {
+    id: EntryId,
+    direction: Direction,
+    stored: &'a Stored,
 }
 
 /// All confirmed entries.
@@ -143,6 +150,7 @@ impl Table {
         self.len() == 0
     }
 
+    #[inline]
     fn stored(&self, id: EntryId) -> Option<&Stored> {
         self.slots.get(id.slot as usize).filter(|stored| stored.live && stored.generation == id.generation)
     }
@@ -176,6 +184,12 @@ impl Table {
         Some(self.stored(id)?.id)
     }
 
+    /// Is there nothing to do about an entry at the last hook: nothing to tell of, and nothing besides that most have not?
+    #[inline]
+    pub(crate) fn is_at_rest(&self, id: EntryId) -> bool {
+        self.stored(id).is_none_or(Stored::is_at_rest)
+    }
+
     /// The interface that a masqueraded entry leaves by.
     pub(crate) fn masquerade_interface(&self, id: EntryId) -> Option<u16> {
         self.stored(id)?.masquerade_interface(&self.aside)
@@ -188,6 +202,7 @@ impl Table {
     }
 
     /// The entry, to be changed, and the extensions beside it.
+    #[inline]
     pub(crate) fn get_mut_extended(&mut self, id: EntryId) -> Option<(EntryMut<'_>, &Extensions)> {
         let stored = self.slots.get_mut(id.slot as usize)?;
         if !stored.live || stored.generation != id.generation {
@@ -212,22 +227,24 @@ impl Table {
 
     /// `nf_ct_key_equal`: the entry under `tuple` where the tuple of `place` would be in `zone`. The zones have to agree
     /// about the direction in which it is found, too.
-    fn find(&self, tuple: &Tuple, zone: Zone, place: Direction) -> Option<(EntryId, Direction)> {
+    #[inline(always)]
+    fn find(&self, tuple: &Tuple, zone: Zone, place: Direction) -> Option<Found<'_>> {
         let id = zone.of(place);
         let hash = hash_of(&self.hasher, tuple, id);
         let is_it = |handle: &Handle| {
-            zone.of(handle.direction()) == id
-                && self.slots.get(handle.slot()).is_some_and(|stored| {
-                    stored.has(tuple, handle.direction(), &self.aside) && stored.zone.of(handle.direction()) == id
-                })
+            let direction = handle.direction();
+            self.slots.get(handle.slot()).is_some_and(|stored| {
+                stored.has(tuple, direction, &self.aside) && zone.meets(stored.zone, direction, id)
+            })
         };
         let handle = *self.handles.find(hash, is_it)?;
         let stored = self.slots.get(handle.slot())?;
         // Of two equal tuples of one entry the reply one is met first (CORE-HOOK-07).
         let both = stored.tuples_are_equal(&self.aside)
-            && Direction::BOTH.iter().all(|direction| zone.of(*direction) == id && stored.zone.of(*direction) == id);
+            && Direction::BOTH.into_iter().all(|direction| zone.meets(stored.zone, direction, id));
         let direction = if both { Direction::Reply } else { handle.direction() };
-        Some((EntryId { slot: handle.slot() as u32, generation: stored.generation }, direction))
+        let id = EntryId { slot: handle.slot() as u32, generation: stored.generation };
+        Some(Found { id, direction, stored })
     }
 
     /// What [`Table::touch`] takes.
@@ -239,13 +256,14 @@ impl Table {
     /// waits for many at once. The result means nothing.
     pub(crate) fn touch(&self, hashes: &[u64; BATCH]) -> u64 {
         let slots = hashes.map(|hash| self.handles.find(hash, |_| true).map_or(0, |handle| handle.slot()));
-        let first = slots.map(|slot| self.slots.get(slot).map_or(0, |stored| stored.expires.0));
+        let first = slots.map(|slot| self.slots.get(slot).map_or(0, Stored::touch_ends));
         slots.iter().zip(first).map(|(slot, sum)| sum ^ self.slots.get(*slot).map_or(0, |s| s.touch(&self.aside))).sum()
     }
 
     /// `nf_conntrack_find_get`: the entry that has `tuple` in either direction, looked for where an original tuple of
     /// `zone` would be and then where a reply tuple would (ZONE-01). A dead one that is met on the way is deleted
     /// (TUPLE-08).
+    #[inline]
     pub(crate) fn lookup<S: Sink>(
         &mut self,
         tuple: &Tuple,
@@ -268,8 +286,8 @@ impl Table {
         now: Time,
         sink: &mut S,
     ) -> Option<(EntryId, Direction)> {
-        let (id, direction) = self.find(tuple, zone, place)?;
-        if self.stored(id)?.is_expired(now) {
+        let Found { id, direction, stored } = self.find(tuple, zone, place)?;
+        if stored.is_expired(now) {
             self.delete(id, now, sink);
             return None;
         }
@@ -285,7 +303,8 @@ impl Table {
 
     /// As a look-up in one place, but nothing is deleted.
     pub(crate) fn peek(&self, tuple: &Tuple, zone: Zone, place: Direction, now: Time) -> Option<(EntryId, Direction)> {
-        self.find(tuple, zone, place).filter(|(id, _)| self.stored(*id).is_some_and(|stored| !stored.is_expired(now)))
+        let found = self.find(tuple, zone, place).filter(|found| !found.stored.is_expired(now))?;
+        Some((found.id, found.direction))
     }
 
     /// `__nf_conntrack_confirm`: puts an entry under both its tuples.
@@ -434,7 +453,9 @@ impl Table {
     /// `nf_ct_kill`: deletes the entry that has the tuple in either direction.
     pub(crate) fn kill<S: Sink>(&mut self, tuple: &Tuple, zone: Zone, now: Time, sink: &mut S) -> bool {
         let places = [Direction::Original, Direction::Reply];
-        let Some((id, _)) = places.into_iter().find_map(|place| self.find(tuple, zone, place)) else { return false };
+        let Some(id) = places.into_iter().find_map(|place| Some(self.find(tuple, zone, place)?.id)) else {
+            return false;
+        };
         let killed = self.delete(id, now, sink);
         if let Some(killed) = &killed {
             let id = killed.id;
@@ -481,6 +502,9 @@ impl Table {
 }
 
 /// What an entry is found by.
+#[inline]
 fn hash_of(hasher: &FixedState, tuple: &Tuple, zone: u16) -> u64 {
-    hasher.hash_one((tuple, zone))
+    let mut state = hasher.build_hasher();
+    tuple.hash_in(zone, &mut state);
+    state.finish()
 }

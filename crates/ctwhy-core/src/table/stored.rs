@@ -69,6 +69,14 @@ impl Short {
         Short { src: start(&tuple.src), dst: start(&tuple.dst), src_u: tuple.src_u, dst_u: tuple.dst_u }
     }
 
+    /// Are these the addresses and ports of `tuple`?
+    #[inline]
+    fn is(&self, tuple: &Tuple) -> bool {
+        (self.src_u, self.dst_u) == (tuple.src_u, tuple.dst_u)
+            && tuple.src.0.starts_with(&self.src)
+            && tuple.dst.0.starts_with(&self.dst)
+    }
+
     fn whole(self, protonum: u8) -> Tuple {
         let address = |start: [u8; 4]| {
             let mut bytes = [0; 16];
@@ -127,11 +135,6 @@ pub(crate) struct EntryMut<'a> {
 }
 
 impl EntryMut<'_> {
-    /// As [`Confirmed::remaining_secs`].
-    pub(crate) const fn remaining_secs(&self, now: Time) -> u32 {
-        self.expires.secs_since(now)
-    }
-
     /// Counts one packet of `bytes` bytes (`nf_ct_acct_add`).
     pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
         if let Some(counters) = &mut self.counters {
@@ -220,6 +223,12 @@ impl Aside {
         [self.tuples.in_use(), self.tcp.in_use(), self.extras.in_use()]
     }
 
+    /// Is `tuple` that of a direction of an IPv6 flow? Apart, for it takes more registers than IPv4 can spare.
+    #[inline(never)]
+    fn has(&self, number: u32, tuple: &Tuple, direction: Direction) -> bool {
+        self.tuples.get(number).is_some_and(|tuples| tuples[direction.index()] == *tuple)
+    }
+
     fn extra(&self, stored: &Stored) -> Option<&Extra> {
         self.extras.get(stored.extra?.get() - 1)
     }
@@ -237,21 +246,29 @@ impl Stored {
         }
     }
 
+    /// Has nothing happened to it that is to be told, and has it no [`Extra`]?
+    #[inline]
+    pub(super) const fn is_at_rest(&self) -> bool {
+        self.pending.is_empty() && self.extra.is_none()
+    }
+
     /// Is `tuple` that of a direction?
+    #[inline]
     pub(super) fn has(&self, tuple: &Tuple, direction: Direction, aside: &Aside) -> bool {
-        match self.tuples {
+        match &self.tuples {
             Tuples::V4(short) => {
-                tuple.l3num == L3::V4 && tuple.protonum == self.protonum && short[direction.index()] == Short::of(tuple)
+                short[direction.index()].is(tuple) && tuple.l3num == L3::V4 && tuple.protonum == self.protonum
             }
-            Tuples::V6(number) => aside.tuples.get(number).is_some_and(|tuples| tuples[direction.index()] == *tuple),
+            Tuples::V6(number) => aside.has(*number, tuple, direction),
         }
     }
 
     /// Is it one tuple in both directions?
+    #[inline]
     pub(super) fn tuples_are_equal(&self, aside: &Aside) -> bool {
-        match self.tuples {
+        match &self.tuples {
             Tuples::V4([original, reply]) => original == reply,
-            Tuples::V6(number) => aside.tuples.get(number).is_some_and(|[original, reply]| original == reply),
+            Tuples::V6(number) => aside.tuples.get(*number).is_some_and(|[original, reply]| original == reply),
         }
     }
 
@@ -290,6 +307,7 @@ impl Stored {
     }
 
     /// The entry, to be changed.
+    #[inline]
     pub(super) fn edit<'a>(&'a mut self, aside: &'a mut Aside) -> EntryMut<'a> {
         let extra = match self.extra {
             Some(number) => aside.extras.get_mut(number.get() - 1),
@@ -318,6 +336,11 @@ impl Stored {
     /// Is its time over? (`nf_ct_is_expired`)
     pub(super) const fn is_expired(&self, now: Time) -> bool {
         self.expires.0 <= now.0
+    }
+
+    /// Reads the entry where it begins and where it ends: it is longer than a line of the cache.
+    pub(super) fn touch_ends(&self) -> u64 {
+        self.expires.0 ^ u64::from(self.live)
     }
 
     /// Reads what is kept aside.

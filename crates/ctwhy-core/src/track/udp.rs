@@ -18,6 +18,7 @@ pub const STREAM_AFTER_SECS: u32 = 2;
 ///
 /// # Errors
 /// The [`Reason`] for which the packet is INVALID.
+#[inline]
 pub fn check<S: Sink>(l4: &L4<'_>, cx: &Context<'_>, sink: &mut S) -> Result<(), Reason> {
     let header = l4.bytes.get(..HEADER).ok_or(Reason::UdpShort { have: l4.len })?;
     let says = usize::from(be16(header, 4).unwrap_or(0));
