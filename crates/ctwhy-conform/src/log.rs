@@ -1,9 +1,10 @@
-//! What Linux 6.18 logs about a packet that is INVALID (`nf_conntrack_log_invalid`), from the engine's reason. Together
+//! What Linux logs about a packet that is INVALID (`nf_conntrack_log_invalid`), from the engine's reason. Together
 //! with the recorded log it shows that the engine refuses a packet not only when the kernel does, but for the same cause.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use ctwhy_core::profile::Profile;
 use ctwhy_core::reason::Reason;
 use ctwhy_core::trace::Step;
 use ctwhy_core::track::sctp::SctpReason;
@@ -12,7 +13,7 @@ use ctwhy_core::tuple::{L3, proto};
 
 /// The kernel's line about a packet of the family; `None` where it says nothing.
 #[must_use]
-pub fn kernel_line(reason: &Reason, l3num: L3) -> Option<String> {
+pub fn kernel_line(reason: &Reason, l3num: L3, kernel: &Profile) -> Option<String> {
     let icmp = match l3num {
         L3::V4 => proto::ICMP,
         L3::V6 => proto::ICMPV6,
@@ -37,6 +38,8 @@ pub fn kernel_line(reason: &Reason, l3num: L3) -> Option<String> {
         Reason::UdpliteCoverage { .. } => (proto::UDPLITE, "invalid checksum coverage".to_owned()),
         Reason::UdpliteNoChecksum => (proto::UDPLITE, "checksum missing".to_owned()),
         Reason::UdpliteChecksum { .. } => (proto::UDPLITE, "bad checksum".to_owned()),
+        Reason::Tcp(TcpReason::InvalidNew { .. }) if !kernel.logs_invalid_new => return None,
+        Reason::Sctp(_) if !kernel.logs_sctp => return None,
         Reason::Tcp(reason) => (proto::TCP, tcp_text(reason)?),
         Reason::Sctp(reason) => (proto::SCTP, sctp_text(reason)?),
         Reason::NoTransport(_)
@@ -55,7 +58,7 @@ pub fn kernel_line(reason: &Reason, l3num: L3) -> Option<String> {
 
 /// What the kernel adds where the INVALID ends of both sides lower the timeout (TCP-WIN-LOWER); `hz` are its ticks a second.
 #[must_use]
-pub fn lowered_line(steps: &[Step], hz: i64) -> Option<String> {
+pub fn lowered_line(steps: &[Step], hz: i64, kernel: &Profile) -> Option<String> {
     let direction = steps.iter().find_map(|step| match step {
         Step::Hit { direction, .. } => Some(direction.index()),
         _ => None,
@@ -63,6 +66,9 @@ pub fn lowered_line(steps: &[Step], hz: i64) -> Option<String> {
     steps.iter().find_map(|step| match step {
         Step::Tcp(TcpStep::TimeoutLowered { index, previous, to, .. }) => {
             let (number, index, previous) = (proto::TCP, *index as u8, *previous as u8);
+            if kernel.logs_lowered_briefly {
+                return Some(format!("nf_ct_proto_{number}: lowered timeout to UNACK"));
+            }
             let ticks = i64::from(*to) * hz;
             let packet = format!("packet (index {index}, dir {direction}) response for index {previous}");
             Some(format!("nf_ct_proto_{number}: {packet} lower timeout to {ticks}"))

@@ -13,6 +13,7 @@ use ctwhy_core::event::Event;
 use ctwhy_core::hook::{Egress, Engine, Entered, Ruling};
 use ctwhy_core::network::{Interface, InterfaceAddress, Network, Route};
 use ctwhy_core::packet::Packet;
+use ctwhy_core::profile::Profile;
 use ctwhy_core::rules::iptables::{self, Parsed};
 use ctwhy_core::rules::{Network as Prefixed, Rules};
 use ctwhy_core::sysctl::SysctlError;
@@ -80,7 +81,7 @@ pub struct Replayed<'a> {
     pub engine: &'a Engine,
 }
 
-/// Replays a case beside one of its recordings.
+/// Replays a case beside one of its recordings, as the release decides that it was recorded from.
 ///
 /// # Errors
 /// The case asks for what the engine has not; see [`ReplayError`].
@@ -97,7 +98,9 @@ pub fn replay_watched(
     recording: &Recording,
     mut watch: impl FnMut(&Replayed<'_>),
 ) -> Result<Outcome, ReplayError> {
+    let kernel = Profile::nearest(&recording.release);
     let mut engine = engine(&case.spec)?;
+    engine.conntrack.table.kernel = kernel;
     let mut outcomes: BTreeMap<u64, PacketOutcome> = BTreeMap::new();
     let mut held: BTreeMap<u64, OnItsWay<'_>> = BTreeMap::new();
     let mut events: Vec<Event> = Vec::new();
@@ -130,7 +133,7 @@ pub fn replay_watched(
             let generated = recorded.generated.iter().flatten();
             let generated = generated.map(|made| generate(engine, made, &ruling, now, events)).collect();
             let family = if before.first().is_some_and(|byte| byte >> 4 == 6) { L3::V6 } else { L3::V4 };
-            let mut outcome = packet_outcome(number, &ruling, forwarded, family, generated);
+            let mut outcome = packet_outcome((number, &ruling), forwarded, (family, kernel), generated);
             outcome.log.iter_mut().for_each(|log| log.extend(lowered.clone()));
             outcomes.insert(number, outcome);
         };
@@ -138,7 +141,7 @@ pub fn replay_watched(
         let mut trace = Trace::default();
         let at = engine.enter(&mut bytes, length, in_interface, now, &mut trace);
         events.append(&mut trace.events);
-        let lowered = log::lowered_line(&trace.steps, hz);
+        let lowered = log::lowered_line(&trace.steps, hz, kernel);
         let on_way = OnItsWay { number, recorded, before, bytes, at, lowered };
         if case.spec.held_until(number).is_some() && on_way.is_forwarded() {
             held.insert(number, on_way);
@@ -181,24 +184,23 @@ impl OnItsWay<'_> {
 }
 
 fn packet_outcome(
-    packet: u64,
-    ruling: &Ruling,
+    (packet, ruling): (u64, &Ruling),
     forwarded: Vec<Emitted>,
-    family: L3,
+    (family, kernel): (L3, &Profile),
     generated: Vec<Generated>,
 ) -> PacketOutcome {
     PacketOutcome {
         packet,
         ctinfo: ctinfo(ruling),
         hook: ruling.ctinfo.is_ok().then_some(Hook::Prerouting),
-        log: ruling.reason.map(|reason| log::kernel_line(&reason, family).into_iter().collect()),
+        log: ruling.reason.map(|reason| log::kernel_line(&reason, family, kernel).into_iter().collect()),
         forwarded: Some(forwarded),
         local: Some(ruling.egress == Egress::Local),
         generated: Some(generated),
     }
 }
 
-/// A box as the case describes it.
+/// A box as the case describes it, with the kernel that decides where nothing is said.
 ///
 /// # Errors
 /// The case asks for what the engine has not; see [`ReplayError`].

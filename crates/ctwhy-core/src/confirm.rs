@@ -8,7 +8,6 @@ use crate::status::Status;
 use crate::table::{Clash, EntryId, Table};
 use crate::time::Time;
 use crate::trace::{Sink, Step};
-use crate::tuple::proto;
 
 /// Why a packet was dropped at confirm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +94,7 @@ fn insert<S: Sink>(tracked: &mut Tracked, table: &mut Table, now: Time, sink: &m
 /// a lost packet is sent again have to do so (CLASH-03).
 fn resolve<S: Sink>(own: &Unconfirmed, clash: &Clash, table: &mut Table, now: Time, sink: &mut S) -> Option<EntryId> {
     let flow = &own.flow;
-    let sends_again = [proto::TCP, proto::SCTP, proto::ICMP, proto::ICMPV6];
-    if sends_again.contains(&flow.tuple(Direction::Original).protonum) {
+    if !table.kernel.allows_clash(flow.tuple(Direction::Original).protonum) {
         return None;
     }
     if merge(own, clash.holder, table, sink) {
@@ -116,7 +114,8 @@ fn resolve<S: Sink>(own: &Unconfirmed, clash: &Clash, table: &mut Table, now: Ti
 }
 
 /// `__nf_ct_resolve_clash`: the packet moves to the entry that was first where both mean the same flow, seen from either
-/// side (CLASH-02a), or where that entry has no bindings that could differ. True when it did.
+/// side (CLASH-02a). Older releases look at one side, and where that entry has no bindings at nothing at all. True when
+/// it did.
 fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &mut S) -> bool {
     let Some(winner) = table.get(holder) else { return false };
     let key = |flow: &Flow, direction| (*flow.tuple(direction), flow.zone.of(direction));
@@ -124,7 +123,7 @@ fn merge<S: Sink>(own: &Unconfirmed, holder: EntryId, table: &mut Table, sink: &
     let same = Direction::BOTH.into_iter().all(|direction| equals(direction, direction));
     let mirrored = Direction::BOTH.into_iter().all(|direction| equals(direction, direction.opposite()));
     let unbound = !winner.flow.status.intersects(Status::NAT_DONE_MASK);
-    if !(same || mirrored || unbound) {
+    if !(same || if table.kernel.mirrored_clash { mirrored } else { unbound }) {
         return false;
     }
     // The packet keeps the direction that it had, and so does its count.

@@ -155,7 +155,7 @@ impl Conntrack {
         let verify_checksum = unchecked.is_none();
         let kind = match transport.protonum {
             proto::ICMP | proto::ICMPV6 => {
-                let cx = Context { sysctls: &self.sysctls, verify_checksum };
+                let cx = Context { sysctls: &self.sysctls, kernel: self.table.kernel, verify_checksum };
                 let search = Search { packet, table: &mut self.table, zone: template.zone, now, cx: &cx, sink };
                 search.classify(transport).map_err(Refusal::Error)?
             }
@@ -242,7 +242,7 @@ impl Conntrack {
                 flow.status |= Status::HELPER;
             }
         }
-        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        let cx = Context { sysctls: &self.sysctls, kernel: self.table.kernel, verify_checksum };
         let l4 = packet.l4(transport.offset);
         let status = &mut flow.status;
         let (protocol, outcome) = match transport.protonum {
@@ -323,7 +323,7 @@ impl Conntrack {
         now: Time,
         sink: &mut S,
     ) -> Result<Option<Accepted>, Reason> {
-        let cx = Context { sysctls: &self.sysctls, verify_checksum };
+        let cx = Context { sysctls: &self.sysctls, kernel: self.table.kernel, verify_checksum };
         let query = match transport.protonum {
             proto::ICMP | proto::ICMPV6 => self.table.tuple(id, Direction::Original),
             _ => None,

@@ -21,6 +21,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Nothing happened yet.
+    #[must_use]
+    pub const fn new() -> Counters {
+        Counters { clash_resolve: 0, found: 0, invalid: 0, insert_failed: 0, drop: 0, early_drop: 0, icmp_error: 0 }
+    }
+
     /// Each counter by its name in `conntrack -S`, `clash_resolve` for `clashres`.
     #[must_use]
     pub const fn named(&self) -> [(&'static str, u64); 7] {

@@ -19,6 +19,8 @@
 //!
 //! [`trace`] is what happened, as data; [`render`] turns it into text.
 //!
+//! What other releases of the kernel do otherwise is in [`profile`].
+//!
 //! There is no I/O, no clock, no chance and no global here: time and the random seed are arguments.
 //!
 //! ```
@@ -60,6 +62,7 @@ pub mod nat;
 pub mod network;
 pub mod packet;
 mod prefetch;
+pub mod profile;
 pub mod random;
 pub mod reason;
 pub mod refragment;

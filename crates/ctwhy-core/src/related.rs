@@ -66,7 +66,7 @@ impl<S: Sink> Search<'_, S> {
     /// `nf_conntrack_icmpv6_error` (catalogue C).
     fn icmpv6_error(self, offset: usize) -> Result<IcmpKind, Reason> {
         let header = icmpv6::check(&self.packet.l4(offset), self.cx, self.sink)?;
-        if icmpv6::is_untracked(header.icmp_type) {
+        if icmpv6::is_untracked(header.icmp_type, self.cx.kernel) {
             return Ok(IcmpKind::Untracked);
         }
         if header.icmp_type == icmpv6::REDIRECT {

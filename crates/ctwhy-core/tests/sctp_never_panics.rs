@@ -52,7 +52,7 @@ proptest! {
         let sysctls = Sysctls::default();
         let (src, dst) = (ip(CLIENT).into(), ip(SERVER).into());
         let l4 = L4 { bytes: &bytes, len: bytes.len() + longer, l3num: L3::V4, src, dst };
-        match check(&l4, &Context { sysctls: &sysctls, verify_checksum }, &mut ()) {
+        match check(&l4, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum }, &mut ()) {
             Ok(packet) => prop_assert!(packet.count > 0 && packet.count as usize <= bytes.len() / 4),
             Err(reason) => prop_assert!(reason.code().starts_with("sctp.")),
         }
@@ -97,7 +97,7 @@ proptest! {
         let mut told = Sctp::from_ctnetlink(SctpState::from_number(state).unwrap(), vtag);
         let mut silent = told;
         let sysctls = Sysctls::default();
-        let cx = Context { sysctls: &sysctls, verify_checksum: true };
+        let cx = Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: true };
         let (mut one, mut other) = (Status(status), Status(status));
         for (original, vtag, chunks) in packets {
             let bytes = sctp(CLIENT, 1, SERVER, 2, vtag, &chunks);

@@ -376,7 +376,11 @@ fn an_adopted_entry_becomes_assured_only_when_it_gets_established() {
     let echoed = packet_of(true, S, &[chunk(COOKIE_ACK, 0, &[])]);
     let said = |state, bytes: &[u8]| {
         let sysctls = ctwhy_core::sysctl::Sysctls::default();
-        let cx = ctwhy_core::track::Context { sysctls: &sysctls, verify_checksum: true };
+        let cx = ctwhy_core::track::Context {
+            sysctls: &sysctls,
+            kernel: ctwhy_core::profile::DEFAULT,
+            verify_checksum: true,
+        };
         let packet = ctwhy_core::packet::Packet::parse(bytes, bytes.len()).unwrap();
         let packet = ctwhy_core::track::sctp::check(&packet.l4(20), &cx, &mut ()).unwrap();
         let mut status = Status::CONFIRMED;

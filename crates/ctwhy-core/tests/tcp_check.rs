@@ -11,7 +11,7 @@ use tcp_support::*;
 
 fn refusal(l4: &L4<'_>, verify_checksum: bool) -> Option<TcpReason> {
     let sysctls = Sysctls::default();
-    match check(l4, &Context { sysctls: &sysctls, verify_checksum }) {
+    match check(l4, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum }) {
         Ok(_) => None,
         Err(ctwhy_core::reason::Reason::Tcp(reason)) => Some(reason),
         Err(other) => panic!("not a reason of the TCP tracker: {other:?}"),
@@ -23,7 +23,8 @@ fn a_sound_header_is_read_field_by_field() {
     let bytes = syn(1).win(7).len(3).opt(&[4, 2]).bytes(true);
     let sysctls = Sysctls::default();
     let l4 = l4(&bytes, true);
-    let seg = check(&l4, &Context { sysctls: &sysctls, verify_checksum: true }).unwrap();
+    let seg = check(&l4, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: true })
+        .unwrap();
     assert_eq!((seg.seq, seg.ack, seg.flags, seg.window), (1, 0, flag::SYN, 7));
     assert_eq!((seg.payload, seg.header_len, seg.options), (3, 24, &[4, 2, 0, 0][..]));
     assert_eq!((seg.end(), seg.index()), (1 + 3 + 1, Index::Syn));
@@ -48,7 +49,8 @@ fn a_cut_capture_is_told_apart_from_a_short_packet() {
     assert_eq!(refusal(&cut(20), true), None, "the header is there; the options and the checksum cannot be read");
     let sysctls = Sysctls::default();
     let l4 = cut(22);
-    let seg = check(&l4, &Context { sysctls: &sysctls, verify_checksum: true }).unwrap();
+    let seg = check(&l4, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: true })
+        .unwrap();
     assert_eq!((seg.payload, seg.options), (100, &[4, 2][..]), "the payload counts as on the wire");
 }
 
@@ -131,7 +133,7 @@ fn an_established_entry_does_not_excuse_a_broken_header() {
 fn the_row_of_the_table_follows_the_precedence_of_flags() {
     use flag::{ACK, FIN, RST, SYN, URG};
     let sysctls = Sysctls::default();
-    let cx = Context { sysctls: &sysctls, verify_checksum: true };
+    let cx = Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: true };
     for (flags, index) in [
         (SYN, Index::Syn),
         (SYN | URG, Index::Syn),

@@ -80,7 +80,7 @@ proptest! {
         let sysctls = Sysctls::default();
         let whole = L4 { len: bytes.len() + longer, ..l4(&bytes, true) };
         for l4 in [l4(&bytes, true), whole, L4 { len: 0, ..whole }] {
-            match check(&l4, &Context { sysctls: &sysctls, verify_checksum }) {
+            match check(&l4, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum }) {
                 Ok(seg) => prop_assert!(seg.payload as usize + seg.header_len as usize == l4.len),
                 Err(reason) => prop_assert!(reason.code().starts_with("tcp.")),
             }
@@ -116,7 +116,7 @@ proptest! {
     ) {
         let mut tcp = Tcp::from_ctnetlink(TcpState::from_number(state).unwrap(), flags, scale);
         let mut silent = tcp;
-        let cx = Context { sysctls: &sysctls, verify_checksum: true };
+        let cx = Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: true };
         for (client, seg) in packets {
             let bytes = seg.bytes(client);
             let l4 = l4(&bytes, client);

@@ -4,6 +4,7 @@
 mod tcp_support;
 
 use ctwhy_core::direction::{CtInfo, Direction};
+use ctwhy_core::profile::Profile;
 use ctwhy_core::status::Status;
 use ctwhy_core::track::tcp::trace::{ReopenCause, RstRule};
 use ctwhy_core::track::tcp::{Tcp, TcpState, TcpStep, side_flag};
@@ -331,6 +332,22 @@ fn an_rst_to_an_ignored_syn_closes_without_window_check() {
     assert_eq!(flow.client(syn(9_000_000)), Ignored);
     assert_eq!((flow.server(rstack(0, 9_000_001)), flow.state()), (Accepted(10), TcpState::Close));
     assert_eq!(rule(&flow), [RstRule::AfterSyn, RstRule::AnswersIgnored { ack: 9_000_001 }]);
+}
+
+/// VER-08, TCP-RST-03: in which direction the ignored SYN went did not matter once.
+#[test]
+fn an_rst_behind_a_syn_of_its_own_side_closed_in_older_releases() {
+    for (release, said, state) in [
+        ("6.1.175", Accepted(10), TcpState::Close),
+        ("6.12.92", Accepted(10), TcpState::Close),
+        ("6.1.176", Invalid("tcp.ack_over_upper_bound"), TcpState::Established),
+        ("6.12.93", Invalid("tcp.ack_over_upper_bound"), TcpState::Established),
+        ("6.18.44", Invalid("tcp.ack_over_upper_bound"), TcpState::Established),
+    ] {
+        let mut flow = Flow { kernel: Profile::for_release(release).unwrap(), ..Flow::established() };
+        assert_eq!(flow.client(syn(9_000_000)), Ignored);
+        assert_eq!((flow.client(rstack(0, 9_000_001)), flow.state()), (said, state), "{release}");
+    }
 }
 
 /// TCP-RST-03: the RST of the client that answers a stray ACK in a half-open connection.

@@ -4,6 +4,7 @@
 mod tcp_support;
 
 use ctwhy_core::direction::Direction;
+use ctwhy_core::profile::Profile;
 use ctwhy_core::status::Status;
 use ctwhy_core::track::tcp::trace::{Liberal, TimeoutCause};
 use ctwhy_core::track::tcp::window::WindowVerdict;
@@ -424,6 +425,32 @@ fn an_rst_gives_the_timeout_of_close_unless_acks_were_repeated() {
     }
     assert_eq!(flow.server(rst(S1 + 1)), Accepted(300));
     assert_eq!(cause(&flow), TimeoutCause::Retransmissions { times: 3 });
+}
+
+/// VER-02, TCP-RST-04: what an RST that is not believed does to the timeout of the connection.
+#[test]
+fn an_rst_that_leaves_it_established_is_unacknowledged_data_in_some_releases() {
+    let after = |release: &str, sysctl: Option<u32>| {
+        let mut flow = Flow::established();
+        flow.kernel = Profile::for_release(release).unwrap();
+        if let Some(seconds) = sysctl {
+            flow.sysctls.tcp_timeout_unacknowledged = seconds;
+        }
+        let said = flow.server(rst(S1 + 1));
+        assert_eq!(flow.state(), TcpState::Established);
+        (said, cause(&flow))
+    };
+    for release in ["6.1.192", "6.12.48", "6.12.116", "6.13.1", "6.18.44"] {
+        assert_eq!(after(release, None), (Accepted(10), TimeoutCause::Rst), "{release}");
+    }
+    assert_eq!(after("6.12.117", None), (Accepted(300), TimeoutCause::OpenRst));
+    assert_eq!(after("6.12", None), (Accepted(300), TimeoutCause::OpenRst));
+    let established = TimeoutCause::State(TcpState::Established);
+    assert_eq!(after("6.12", Some(500_000)), (Accepted(432_000), established), "it never lengthens a life");
+    // One that closes has the timeout of CLOSE everywhere.
+    let mut flow = Flow { kernel: Profile::for_release("6.12").unwrap(), ..Flow::established() };
+    assert_eq!((flow.server(rst(S1)), flow.state()), (Accepted(10), TcpState::Close));
+    assert_eq!(cause(&flow), TimeoutCause::State(TcpState::Close));
 }
 
 /// E.7: a window of 0.

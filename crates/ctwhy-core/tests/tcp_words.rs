@@ -216,6 +216,8 @@ fn a_cut_capture_is_called_so() {
     let bytes = syn(1).bytes(true);
     let sysctls = Sysctls::default();
     let cut = L4 { bytes: &bytes[..10], len: 20, ..l4(&[], true) };
-    let reason = check(&cut, &Context { sysctls: &sysctls, verify_checksum: false }).unwrap_err();
+    let reason =
+        check(&cut, &Context { sysctls: &sysctls, kernel: ctwhy_core::profile::DEFAULT, verify_checksum: false })
+            .unwrap_err();
     assert_eq!(reason.code(), "tcp.short_header");
 }

@@ -20,6 +20,7 @@ mod nat;
 mod probe;
 #[cfg(target_os = "linux")]
 mod proxy;
+mod release;
 mod report;
 #[cfg(target_os = "linux")]
 mod rules;

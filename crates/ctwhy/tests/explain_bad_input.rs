@@ -50,6 +50,19 @@ fn paths_that_lead_to_no_file() {
 }
 
 #[test]
+fn a_kernel_that_nothing_is_known_of() {
+    for (release, why) in [("5.15.0-91-generic", "is older than what is known"), ("bookworm", "is no kernel release")] {
+        let ran = explain(&["--kernel", release]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""));
+        let said = ran.err.lines().next().unwrap();
+        assert!(said.contains(&format!("'{release}'")) && said.contains(why), "{said}");
+        assert!(said.ends_with("6.12.117, 6.18 on"), "the profiles are named: {said}");
+    }
+    let ran = explain(&["--kernel", "6.12.48", "-q"]);
+    assert_eq!((ran.code, ran.err.lines().next()), (Some(0), Some("note: decided as Linux 6.12 decides")));
+}
+
+#[test]
 fn a_truncated_capture_is_explained_as_far_as_it_goes() {
     let folder = folder("truncated");
     for (name, whole) in [("a.pcap", pcap(LinkType::RAW, 65535, &flow())), ("b.pcapng", pcapng(Some("lan"), &flow()))] {

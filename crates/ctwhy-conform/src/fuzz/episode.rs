@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{Egress, Engine, Ruling, Unseen, Verdict};
 use ctwhy_core::packet::be16;
+use ctwhy_core::profile::Profile;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Sink;
 use ctwhy_core::tuple::Tuple;
@@ -39,6 +40,8 @@ const MTU: u32 = 1500;
 /// What an episode is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
+    /// As which release the engine decides: the running kernel's.
+    pub(crate) kernel: &'static Profile,
     /// Sysctls of conntrack, all that matter, by their full names.
     pub(crate) sysctls: BTreeMap<String, String>,
     /// What the engine is told otherwise, to see whether that is found.
@@ -206,8 +209,10 @@ impl Episode {
         spec.sysctls.extend(plan.engine_only.clone());
         let mtu = |port: Port| spec.interfaces.get(port.index()).and_then(|interface| interface.mtu).unwrap_or(MTU);
         let mtus = Port::BOTH.map(|port| mtu(port) as usize);
+        let mut engine = replay::engine(&spec)?;
+        engine.conntrack.table.kernel = plan.kernel;
         Ok(Episode {
-            router: Router::new(replay::engine(&spec)?, unlimited()?, 0),
+            router: Router::new(engine, unlimited()?, 0),
             speaks,
             recent: Recent::default(),
             addresses,

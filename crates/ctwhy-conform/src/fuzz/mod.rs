@@ -31,8 +31,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use ctwhy_core::direction::CtInfo;
+use ctwhy_core::profile::Profile;
 use ctwhy_fixture::case::{Case, CasePacket, Spec};
 use ctwhy_fixture::linktype::LinkType;
+use ctwhy_linux::sysctl;
 use ctwhy_linux::wire::HardwareAddress;
 
 use crate::record::RecordError;
@@ -194,6 +196,8 @@ struct Answer {
 /// # Errors
 /// [`FuzzError`]. What differs is no error but in the report.
 pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Result<Report, FuzzError> {
+    let running = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
+    let running = Profile::nearest(&running);
     let spec = suite.spec();
     let device = Device::build(&spec, suite.speaks())?;
     let addresses = device.addresses();
@@ -203,7 +207,7 @@ pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Res
     let done = AtomicBool::new(false);
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let maker = Maker { suite, seed, spec: &spec, limits, addresses, done: &done };
+        let maker = Maker { suite, seed, running, spec: &spec, limits, addresses, done: &done };
         let generator = scope.spawn(move || maker.make(&Ends { kernel: to_kernel, fresh, answer }));
         let compared = device.enter(suite.bytes_count(), |kernel| {
             let mut side = KernelSide {
@@ -240,6 +244,7 @@ pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Res
 struct Maker<'a> {
     suite: Suite,
     seed: u64,
+    running: &'static Profile,
     spec: &'a Spec,
     limits: &'a Limits,
     addresses: [HardwareAddress; 2],
@@ -275,8 +280,11 @@ impl Maker<'_> {
             let packets = left.min(if self.suite.speaks() { ASKING_EPISODE } else { EPISODE });
             left -= packets;
             let chance = &mut Chance::part(self.seed ^ self.suite.salt(), number);
-            let plan =
-                Plan { sysctls: suite::sysctls(self.suite, chance), engine_only: self.limits.engine_only.clone() };
+            let plan = Plan {
+                kernel: self.running,
+                sysctls: suite::sysctls(self.suite, chance),
+                engine_only: self.limits.engine_only.clone(),
+            };
             let episode = Episode::begin(self.spec, &plan, self.addresses, self.suite.speaks())?;
             if let Err(Gone) = self.episode(Message::Begin { episode: number, plan }, packets, episode, chance, ends) {
                 break;

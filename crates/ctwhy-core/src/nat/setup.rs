@@ -68,7 +68,6 @@ impl<S: Sink> Choice<'_, S> {
     /// side does not count either: question and answer were on their way at once, and are merged when they are
     /// confirmed.
     fn is_taken_by_stranger(&mut self, candidate: &Tuple, flow: &Flow) -> bool {
-        let sends_again = [proto::TCP, proto::SCTP, proto::ICMP, proto::ICMPV6];
         if !self.is_taken(candidate, flow) {
             return false;
         }
@@ -77,7 +76,9 @@ impl<S: Sink> Choice<'_, S> {
             !holder.status.intersects(Status::NAT_MASK | Status::SEQ_ADJUST) && holder.tuples == [reply, original]
         };
         let holder = self.holder(candidate, flow).and_then(|id| self.table.get(id));
-        sends_again.contains(&candidate.protonum) || !holder.is_some_and(|entry| mirrored(entry.flow))
+        let kernel = self.table.kernel;
+        let merges = kernel.mirrored_clash && kernel.allows_clash(candidate.protonum);
+        !(merges && holder.is_some_and(|entry| mirrored(entry.flow)))
     }
 
     /// `get_unique_tuple`: `current` with the side of `manip` moved into the range, and the port changed if it must be.
@@ -147,7 +148,7 @@ impl<S: Sink> Choice<'_, S> {
         let mut foretold = None;
         let mut offset = match range.shifted_from {
             Some(base) => u32::from(port(&tuple, manip).wrapping_sub(base)),
-            None if manip == Manip::Src || range.random => {
+            None if manip == Manip::Src || range.random || !self.table.kernel.destination_ports_in_order => {
                 foretold = self.random.foretold(tuple.protonum).map(|tuple| port(&tuple, manip));
                 u32::from(foretold.map_or_else(|| self.random.next_u16(), |port| port.wrapping_sub(first)))
             }
@@ -158,7 +159,8 @@ impl<S: Sink> Choice<'_, S> {
             for attempt in 0..attempts {
                 let candidate = first.wrapping_add((offset.wrapping_add(attempt) % size) as u16);
                 set_port(&mut tuple, manip, candidate);
-                let may_evict = attempts - attempt <= LAST || foretold == Some(candidate);
+                let may_evict =
+                    self.table.kernel.evicts_finished && (attempts - attempt <= LAST || foretold == Some(candidate));
                 let free = if may_evict { self.evict(&tuple, flow) } else { None };
                 if free.unwrap_or_else(|| !self.is_taken(&tuple, flow)) {
                     return tuple;

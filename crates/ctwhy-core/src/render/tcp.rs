@@ -345,6 +345,9 @@ fn timeout(seconds: u32, cause: TimeoutCause, f: &mut Formatter<'_>) -> fmt::Res
              (nf_conntrack_tcp_timeout_max_retrans)"
         ),
         TimeoutCause::Rst => f.write_str("an RST, whatever the state (nf_conntrack_tcp_timeout_close)"),
+        TimeoutCause::OpenRst => {
+            f.write_str("an RST that leaves it ESTABLISHED (nf_conntrack_tcp_timeout_unacknowledged)")
+        }
         TimeoutCause::Unacknowledged => {
             f.write_str("there is data not acknowledged yet (nf_conntrack_tcp_timeout_unacknowledged)")
         }

@@ -281,7 +281,7 @@ impl Display for DropCause {
             DropCause::SeqAdjust(cause) => cause.fmt(f),
             DropCause::Confirm(cause) => cause.fmt(f),
             DropCause::TableFull(full) => {
-                write!(f, "{full}, and none near the new one may go: nf_conntrack: table full, dropping packet")
+                write!(f, "{full}, and none near the new one may go: nf_conntrack: table full … dropping packet")
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::event::{Causes, Event};
 use crate::expect::Expectations;
 use crate::extension::{ExtensionId, Extensions, Master};
 use crate::helper::{Help, pptp};
+use crate::profile::{self, Profile};
 use crate::status::Status;
 use crate::time::Time;
 use crate::trace::{Sink, Step};
@@ -91,6 +92,8 @@ pub struct Table {
     pub expectations: Expectations,
     /// What happened so far.
     pub counters: Counters,
+    /// The release that is imitated.
+    pub kernel: &'static Profile,
 }
 
 /// Why an entry could not be inserted (`__nf_conntrack_confirm`).
@@ -112,6 +115,12 @@ impl Table {
     /// An empty table.
     #[must_use]
     pub const fn new() -> Table {
+        Table::like(profile::DEFAULT)
+    }
+
+    /// An empty table of a kernel of another release.
+    #[must_use]
+    pub const fn like(kernel: &'static Profile) -> Table {
         Table {
             handles: HashTable::new(),
             slots: Blocks::new(),
@@ -126,15 +135,8 @@ impl Table {
             pressure: None,
             extensions: Extensions::new(),
             expectations: Expectations::new(),
-            counters: Counters {
-                clash_resolve: 0,
-                found: 0,
-                invalid: 0,
-                insert_failed: 0,
-                drop: 0,
-                early_drop: 0,
-                icmp_error: 0,
-            },
+            counters: Counters::new(),
+            kernel,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::icmp::{self, IcmpHeader};
 use super::{Context, L4};
 use crate::checksum::Sum;
+use crate::profile::Profile;
 use crate::reason::Reason;
 use crate::trace::Sink;
 use crate::tuple::{Tuple, proto};
@@ -12,10 +13,15 @@ pub const REDIRECT: u8 = 137;
 /// Types below this one are errors (RFC 4443 section 2.1).
 pub const FIRST_INFORMATIONAL_TYPE: u8 = 128;
 
-/// Multicast listener discovery, router and neighbour discovery, multicast router discovery (ICMP6-U-01).
+/// Multicast listener discovery, router and neighbour discovery, and in newer releases multicast router discovery
+/// (ICMP6-U-01, VER-11).
 #[must_use]
-pub const fn is_untracked(icmp_type: u8) -> bool {
-    matches!(icmp_type, 130..=136 | 143 | 151 | 152)
+pub const fn is_untracked(icmp_type: u8, kernel: &Profile) -> bool {
+    match icmp_type {
+        130..=136 | 143 => true,
+        151 | 152 => kernel.router_discovery_untracked,
+        _ => false,
+    }
 }
 
 /// Header there, checksum right (ICMP6-E-03).

@@ -8,6 +8,7 @@ pub mod tcp;
 pub mod udp;
 pub mod udplite;
 
+use crate::profile::Profile;
 use crate::reason::Reason;
 use crate::status::Status;
 use crate::sysctl::Sysctls;
@@ -34,6 +35,8 @@ pub struct L4<'a> {
 pub struct Context<'a> {
     /// The knobs.
     pub sysctls: &'a Sysctls,
+    /// The release that is imitated.
+    pub kernel: &'static Profile,
     /// Whether transport checksums are verified for this packet: the hook is PREROUTING, `nf_conntrack_checksum` is 1,
     /// and every byte is at hand.
     pub verify_checksum: bool,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::direction::{CtInfo, Direction};
+use ctwhy_core::profile::Profile;
 use ctwhy_core::render;
 use ctwhy_core::status::Status;
 use ctwhy_core::sysctl::Sysctls;
@@ -133,6 +134,8 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Flow {
     pub sysctls: Sysctls,
+    /// The release that is imitated.
+    pub kernel: &'static Profile,
     pub entry: Option<Entry>,
     /// What the core would attach to the last packet.
     pub ctinfo: Option<CtInfo>,
@@ -190,7 +193,7 @@ impl Flow {
     /// `nf_conntrack_in` as far as TCP is concerned.
     pub fn receive(&mut self, from_client: bool, bytes: &[u8]) -> Said {
         let sysctls = self.sysctls.clone();
-        let cx = Context { sysctls: &sysctls, verify_checksum: true };
+        let cx = Context { sysctls: &sysctls, kernel: self.kernel, verify_checksum: true };
         let mut trace = Trace::default();
         self.ctinfo = None;
         self.lowered = None;

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, complain};
 use crate::fixture::{DIFFERS, NO_LAB, enter, not_hidden};
+use crate::release;
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
@@ -115,6 +116,9 @@ pub(super) fn run(args: &FuzzArgs, suites: &[Suite]) -> Result<ExitCode, Failure
         return Ok(ExitCode::from(NO_LAB));
     }
     let mut out = io::stdout().lock();
+    for remark in release::remarks(release::running()?) {
+        complain(format_args!("note: {remark}"));
+    }
     if !args.json {
         writeln!(out, "suite        seed     packets packets/s    entries  disagreements")?;
     }

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use clap::Args;
 use ctwhy_conform::record::record_in_time;
 use ctwhy_conform::replay::{is_left_to_chance, replay};
+use ctwhy_core::profile::Profile;
 use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
 
 use crate::failure::Failure;
 use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, not_hidden, under};
+use crate::release;
 use crate::report::escape::Escaped;
 use crate::report::summary::Plural;
 
@@ -71,7 +73,11 @@ pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
             && kernel.is_none()
         {
             let described = describe(fresh);
-            writeln!(out, "{}{}", if args.tap { "# " } else { "" }, Escaped(&described))?;
+            let mark = if args.tap { "# " } else { "" };
+            writeln!(out, "{mark}{}", Escaped(&described))?;
+            for remark in release::remarks(Profile::nearest(&fresh.release)) {
+                writeln!(out, "{mark}{remark}")?;
+            }
             kernel = Some(described);
         }
         let verdict = Verdict { name, result: result.map(|(compared, _)| compared) };

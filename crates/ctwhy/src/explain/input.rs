@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ctwhy_conform::replay;
 use ctwhy_core::hook::Engine;
+use ctwhy_core::profile::Profile;
 use ctwhy_fixture::case::{Case, Generated, Spec};
 
 use crate::failure::Failure;
@@ -87,9 +88,13 @@ impl Input {
         })?;
         let spec = Spec::parse(&text, &file).map_err(|error| Failure::usage(error.to_string()))?;
         let held = spec.holds.len();
-        let engine = replay::engine(&spec).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+        let mut engine =
+            replay::engine(&spec).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         let case = Case::read(folder).map_err(|error| Failure::usage(error.to_string()))?;
         let newest = case.recordings.into_values().next_back();
+        if let Some(recording) = &newest {
+            engine.conntrack.table.kernel = Profile::nearest(&recording.release);
+        }
         let outcomes = newest.map(|recording| recording.outcome.packets).unwrap_or_default();
         let made = outcomes.into_iter().filter_map(|outcome| Some((outcome.packet, outcome.generated?))).collect();
         let packets = folder.join(PACKETS);

@@ -22,6 +22,7 @@ pub(crate) use network::{AddressArg, MtuArg};
 pub(crate) use network::{RouteArg, parse_prefix, prefixed};
 
 use crate::failure::Failure;
+use crate::release::{self, KernelArg};
 use crate::report::summary::Plural;
 use check::{asks_in_interface, check};
 use nat_options::NatOptions;
@@ -45,6 +46,9 @@ pub(crate) struct Settings {
     /// A sysctl of conntrack, such as nf_conntrack_tcp_loose=0
     #[arg(long = "sysctl", value_name = "KEY=VALUE")]
     sysctls: Vec<Assignment>,
+    /// Decide as this kernel does, such as 6.12 or 6.12.48 [default: 6.18, or the one that recorded a case]
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<KernelArg>,
     /// How many entries there may be, as nf_conntrack_max; beyond that others go early or packets are dropped
     #[arg(long, value_name = "N")]
     table_limit: Option<NonZeroU32>,
@@ -118,6 +122,11 @@ impl Settings {
             remarks.notes.push("--nat-option changes nothing without a nat table; --rules reads one".to_owned());
         }
         engine.set_nat_options(options);
+        let table = &mut engine.conntrack.table;
+        if let Some(KernelArg(kernel)) = self.kernel {
+            table.kernel = kernel;
+        }
+        remarks.notes.extend(release::remarks(table.kernel));
         Ok(remarks)
     }
 }

@@ -34,6 +34,7 @@ pub(crate) use args::{DEFAULT_LOG_GROUP, LiveArgs, Meeting};
 pub(crate) use report::{FROM_THIS_HOST, READY, SO_FAR, STEP_INDENT};
 
 use crate::clock::Clock;
+use crate::release;
 use consumer::{Consumer, Queue};
 use report::Reporter;
 use session::{Arrived, Copies, Session, take_answers};
@@ -96,8 +97,10 @@ fn watch(options: &Options, report: &mut Reporter) -> io::Result<Totals> {
     let mut live = Live::open(options)?;
     let flows = live.read_table()?;
     live.session.engine.conntrack.sysctls = kernel::sysctls()?;
+    live.session.engine.conntrack.table.kernel = release::running()?;
     live.session.engine.network = kernel::network()?;
     report.ready(options, flows, live.copies != Copies::None, live.clock.now());
+    release::remarks(live.session.engine.conntrack.table.kernel).iter().for_each(|remark| report.note(remark));
     live.follow(options, report)?;
     live.end()
 }

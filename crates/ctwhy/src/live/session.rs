@@ -145,7 +145,7 @@ impl Session {
 
     /// Forgets every flow: what the kernel's table holds is about to be learnt.
     pub(super) fn forget_all(&mut self) {
-        self.engine.conntrack.table = Table::new();
+        self.engine.conntrack.table = Table::like(self.engine.conntrack.table.kernel);
         // They refer to entries of the table that was.
         self.answers = Answers::default();
         self.ending.clear();

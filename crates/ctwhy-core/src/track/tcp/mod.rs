@@ -214,7 +214,7 @@ impl Tcp {
         let cell = table::transition(direction, index, state);
         tell(sink, || TcpStep::Lookup { direction, index, state, cell });
 
-        let case = Case { seg, direction, index, status, sysctls: cx.sysctls };
+        let case = Case { seg, direction, index, status, sysctls: cx.sysctls, kernel: cx.kernel };
         let (old, new) = match self.apply(cell, &case, sink) {
             Next::Done(outcome) => return outcome,
             Next::Unchecked { new } => (state, new),
@@ -240,9 +240,9 @@ impl Tcp {
     /// How long an accepted packet lets the entry live, and whether it becomes ASSURED (catalogue E.1, 8 to 10).
     /// `before` is the state that the entry had, `old` the one that the packet was taken to have found.
     fn accept<S: Sink>(&self, case: &Case<'_, '_>, (before, old): (TcpState, TcpState), sink: &mut S) -> Outcome {
-        let Case { seg, index, status, sysctls, .. } = *case;
+        let Case { seg, index, status, sysctls, kernel, .. } = *case;
         let established = self.state == TcpState::Established;
-        let (mut seconds, mut cause) = self.timeout(index, sysctls);
+        let (mut seconds, mut cause) = self.timeout(index, sysctls, kernel);
         let mut assured = false;
         if !status.contains(Status::SEEN_REPLY) {
             if seg.has(flag::RST) {

@@ -6,6 +6,7 @@ use super::trace::{ReopenCause, RstRule, TcpReason, TcpStep};
 use super::window::before;
 use super::{Side, Tcp, options, side_flag, tell};
 use crate::direction::Direction;
+use crate::profile::Profile;
 use crate::reason::Reason;
 use crate::status::Status;
 use crate::sysctl::Sysctls;
@@ -31,6 +32,7 @@ pub(super) struct Case<'a, 'b> {
     /// The bits of the entry before this packet.
     pub(super) status: Status,
     pub(super) sysctls: &'a Sysctls,
+    pub(super) kernel: &'static Profile,
 }
 
 impl Tcp {
@@ -146,7 +148,7 @@ impl Tcp {
 
     /// An RST that the table sends to CLOSE: is it one that its receiver would believe (TCP-RST-01 to 03, TCP-CHALL-03)?
     fn rst<S: Sink>(&self, case: &Case<'_, '_>, sink: &mut S) -> Next {
-        let Case { seg, direction, status, sysctls, .. } = *case;
+        let Case { seg, direction, status, sysctls, kernel, .. } = *case;
         let old = self.state;
         let mut new = TcpState::Close;
         let mut note = |rule| tell(sink, || TcpStep::Rst(rule));
@@ -186,7 +188,9 @@ impl Tcp {
             new = old;
         }
 
-        let to_syn = status.contains(Status::SEEN_REPLY) && self.last_index == Index::Syn && self.last_dir != direction;
+        let to_syn = status.contains(Status::SEEN_REPLY)
+            && self.last_index == Index::Syn
+            && (self.last_dir != direction || kernel.rst_answers_own_syn);
         let to_ack = !status.contains(Status::ASSURED) && self.last_index == Index::Ack;
         if (to_syn || to_ack) && seg.ack == self.last_end {
             note(RstRule::AnswersIgnored { ack: seg.ack });

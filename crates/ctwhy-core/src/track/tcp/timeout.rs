@@ -4,6 +4,7 @@ use super::segment::Index;
 use super::table::TcpState;
 use super::trace::TimeoutCause;
 use super::{Tcp, side_flag};
+use crate::profile::Profile;
 use crate::sysctl::Sysctls;
 
 /// The timeout of a state in seconds.
@@ -26,13 +27,18 @@ pub const fn of_state(sysctls: &Sysctls, state: TcpState) -> u32 {
 
 impl Tcp {
     /// The timeout after an accepted packet of kind `index`, in seconds, and why. The first rule that fits decides.
-    pub(super) fn timeout(&self, index: Index, sysctls: &Sysctls) -> (u32, TimeoutCause) {
+    pub(super) fn timeout(&self, index: Index, sysctls: &Sysctls, kernel: &Profile) -> (u32, TimeoutCause) {
         let of_state = of_state(sysctls, self.state);
         let unacknowledged = self.sides.iter().any(|side| side.has(side_flag::DATA_UNACKNOWLEDGED));
         if self.retrans >= sysctls.tcp_max_retrans && of_state > sysctls.tcp_timeout_max_retrans {
             (sysctls.tcp_timeout_max_retrans, TimeoutCause::Retransmissions { times: self.retrans })
-        } else if index == Index::Rst {
+        } else if index == Index::Rst && !kernel.open_rst_unacknowledged {
             (sysctls.tcp_timeout_close, TimeoutCause::Rst)
+        } else if index == Index::Rst
+            && self.state == TcpState::Established
+            && of_state > sysctls.tcp_timeout_unacknowledged
+        {
+            (sysctls.tcp_timeout_unacknowledged, TimeoutCause::OpenRst)
         } else if unacknowledged && of_state > sysctls.tcp_timeout_unacknowledged {
             (sysctls.tcp_timeout_unacknowledged, TimeoutCause::Unacknowledged)
         } else if self.last_win == 0 && of_state > sysctls.tcp_timeout_max_retrans {

@@ -142,6 +142,8 @@ pub enum TimeoutCause {
     Retransmissions { times: u8 },
     /// An RST, whatever the state: `nf_conntrack_tcp_timeout_close`.
     Rst,
+    /// An RST that left the connection ESTABLISHED: `nf_conntrack_tcp_timeout_unacknowledged`, in some releases (VER-02).
+    OpenRst,
     /// A side has data that was not acknowledged: `nf_conntrack_tcp_timeout_unacknowledged`.
     Unacknowledged,
     /// The last ACK inside the window announced 0, or there was none yet: `nf_conntrack_tcp_timeout_max_retrans`.
