@@ -51,7 +51,7 @@ pub(crate) fn as_ctnetlink(entry: &Confirmed, now: Time) -> Entry {
     let zone_of = |direction| (flow.zone.only == Some(direction)).then_some(flow.zone.id);
     let tcp = match &flow.protocol {
         Protocol::Tcp(state) => Some(TcpInfo {
-            state: state.state() as u8,
+            state: state.state().number(),
             wscale: PerDirection {
                 original: Some(state.scale(Direction::Original)),
                 reply: Some(state.scale(Direction::Reply)),

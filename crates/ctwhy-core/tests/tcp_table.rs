@@ -96,8 +96,6 @@ fn numbers_and_names_are_the_kernels() {
     for (number, name) in (0..).zip(names) {
         let state = TcpState::from_number(number).unwrap();
         assert_eq!((state.number(), state.name()), (number, name));
-        assert_eq!(TcpState::from_name(name), Some(state));
     }
     assert_eq!(TcpState::from_number(10), None);
-    assert_eq!(TcpState::from_name("LISTEN"), None);
 }

@@ -190,6 +190,52 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "fragments-of-error-untranslated",
+        families: &Family::BOTH,
+        title: "An ICMP error in fragments that nothing is to be translated in",
+        shows: "NAT wants the IP header that it quotes in one piece all the same, and so it leaves in other fragments.",
+        ids: &["ICMP-REL-12", "NAT-SET-02"],
+        compose: |b| {
+            b.nat(&["-A POSTROUTING -o elsewhere -j MASQUERADE"]);
+            let left = b.probe();
+            let back = Ip::between(b.r1, b.client);
+            let error = b.error_body(&back, super::Kind::TimeExceeded, &left);
+            for (id, ends) in [(5, &[8][..]), (6, &[48]), (7, &[56])] {
+                for part in fragments(&back, &error, id, ends) {
+                    b.wan(part);
+                }
+            }
+        },
+    },
+    Scenario {
+        name: "fragments-of-error-about-header",
+        families: V6,
+        title: "How much of the quoted transport header has to be in one piece",
+        shows: "All of a TCP header without options or of an SCTP header, where the quote has that; else eight bytes. The error \
+                leaves in the fragments that it came in when the first one ends there or later, at a multiple of eight.",
+        ids: &["ICMP-REL-12", "NAT-ICMP-01"],
+        compose: |b| {
+            b.masquerade();
+            let syn = b.sends(|ip| Tcp { payload: vec![1; 40], ..Tcp::syn() }.body(ip));
+            let init = b.sends(|_| compose::sctp(5000, 5000, 0, &[Chunk { tag: 7, ..Chunk::of(chunk_type::INIT) }]));
+            let back = Ip::between(b.r1, b.wan);
+            let ip = b.header();
+            for (id, quoted, length, end) in [
+                (1, &syn, 19, 56),
+                (2, &syn, 20, 56),
+                (3, &syn, 40, 64),
+                (4, &init, 11, 56),
+                (5, &init, 12, 56),
+                (6, &init, 32, 56),
+            ] {
+                let error = b.error_body(&back, super::Kind::TimeExceeded, &quoted[..ip + length]);
+                for part in fragments(&back, &error, id, &[end]) {
+                    b.wan(part);
+                }
+            }
+        },
+    },
+    Scenario {
         name: "fragments-tiny",
         families: &Family::BOTH,
         title: "A first fragment without the whole transport header",

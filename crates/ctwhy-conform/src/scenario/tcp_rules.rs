@@ -72,6 +72,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "tcp-resync-high-numbers",
+        families: &Family::BOTH,
+        title: "A connection begins anew with a number near the highest",
+        shows: "What the client may send is counted from the SYN that was ignored: far beyond the server's window is INVALID.",
+        ids: &["TCP-IGN-02"],
+        compose: |b| {
+            let open = Conn(50_000);
+            open.established(b);
+            open.client(b, 4_000_000_000, 0, SYN);
+            open.server(b, 8_000_000, 4_000_000_001, SYNACK);
+            open.client_data(b, 4_000_000_001 + 3 * WINDOW, 8_000_001, 1);
+            open.client(b, 4_000_000_001, 8_000_001, ACK);
+        },
+    },
+    Scenario {
         name: "tcp-resync-in-handshake",
         families: &Family::BOTH,
         title: "SYN and SYN/ACK are sent again while the handshake goes on",
@@ -323,6 +338,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 let asked = Conn(port);
                 asked.client(b, CLIENT, 0, SYN);
                 asked.server(b, SERVER, acked, SYNACK);
+            }
+        },
+    },
+    Scenario {
+        name: "tcp-bad-checksum-unverified",
+        families: &Family::BOTH,
+        title: "A wrong TCP checksum that nobody verifies",
+        shows: "With nf_conntrack_checksum=0 the SYN is NEW.",
+        ids: &["TCP-NEW-01"],
+        compose: |b| {
+            b.sysctl("net.netfilter.nf_conntrack_checksum", "0");
+            b.sends(|ip: &Ip| segment(50_000, 80, CLIENT, 0, SYN, 0).body(ip).with(16, 0xee));
+        },
+    },
+    Scenario {
+        name: "tcp-synack-refused",
+        families: &Family::BOTH,
+        title: "A SYN/ACK behind one that was refused",
+        shows: "Its sender is looked at afresh, what it acknowledges is checked all the same. A SYN in its place needs no check.",
+        ids: &["TCP-SYN-02", "TCP-SIM-01"],
+        compose: |b| {
+            for (port, flags, acked) in [(50_000, SYNACK, C1 + 2), (50_001, SYNACK, C1), (50_002, SYN, 0)] {
+                let asked = Conn(port);
+                asked.client(b, CLIENT, 0, SYN);
+                asked.server(b, SERVER, C1 + 1, SYNACK);
+                asked.server(b, SERVER + 10, acked, flags);
+                asked.client(b, C1, SERVER + 11, ACK);
             }
         },
     },

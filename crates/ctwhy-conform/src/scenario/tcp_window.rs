@@ -54,6 +54,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "tcp-window-not-lowered",
+        families: &Family::BOTH,
+        title: "What does not lower the timeout",
+        shows: "Behind a FIN out of window an ACK of the other side that is out of window, too, lowers nothing. Two FINs lower \
+                neither what has less than two minutes left, nor what has less left than it would get.",
+        ids: &["TCP-WIN-LOWER"],
+        compose: |b| {
+            for (state, seconds) in
+                [("established", "200"), ("unacknowledged", "150"), ("fin_wait", "130"), ("close_wait", "110")]
+            {
+                b.sysctl(&format!("net.netfilter.nf_conntrack_tcp_timeout_{state}"), seconds);
+            }
+            let other_acknowledges = Conn(50_000);
+            other_acknowledges.established(b);
+            other_acknowledges.client(b, C1 + 900_000, S1, FIN);
+            other_acknowledges.server(b, S1 + 900_000, C1, ACK);
+            let little_left = Conn(50_001);
+            little_left.established(b);
+            little_left.client(b, C1, S1, FIN);
+            little_left.server(b, S1 + 900_000, C1 + 1, FIN);
+            let less_left = Conn(50_002);
+            less_left.established(b);
+            less_left.client(b, C1, S1, FIN);
+            less_left.server(b, S1, C1 + 1, ACK);
+            less_left.server(b, S1 + 900_000, C1 + 1, FIN);
+            less_left.client(b, C1 + 900_000, S1, FIN);
+        },
+    },
+    Scenario {
         name: "tcp-window-scaled",
         families: &Family::BOTH,
         title: "Window scaling",
@@ -98,6 +127,34 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                     b.answers(|ip: &Ip| Tcp { options: sack.clone(), ..segment(80, port, S1, C1, ACK, 0) }.body(ip));
                 }
             }
+        },
+    },
+    Scenario {
+        name: "tcp-timeouts-alike",
+        families: &Family::BOTH,
+        title: "A timeout that is no shorter than the state's",
+        shows: "Then the next rule has its say: behind the same ACK three times it is that of data that is not acknowledged, \
+                and behind such data that of a window of 0.",
+        ids: &["TIMEOUT-02"],
+        compose: |b| {
+            // Of the five minutes of ESTABLISHED.
+            let alike = if b.family == Family::V4 {
+                ("max_retrans", "unacknowledged")
+            } else {
+                ("unacknowledged", "max_retrans")
+            };
+            for (name, seconds) in [("established", "300"), (alike.0, "300"), (alike.1, "100")] {
+                b.sysctl(&format!("net.netfilter.nf_conntrack_tcp_timeout_{name}"), seconds);
+            }
+            let repeated = Conn(50_000);
+            repeated.established(b);
+            for _ in 0..4 {
+                repeated.client_data(b, C1, S1, 10);
+            }
+            let closed = Conn(50_001);
+            closed.established(b);
+            closed.client_data(b, C1, S1, 10);
+            b.sends(|ip: &Ip| Tcp { window: 0, ..segment(50_001, 80, C1 + 10, S1, ACK, 10) }.body(ip));
         },
     },
     Scenario {

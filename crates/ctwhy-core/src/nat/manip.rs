@@ -31,9 +31,9 @@ pub(super) fn rewrite<S: Sink>(
     let packet = buffer.get(place.ip..).unwrap_or(&[]);
     let remaining = place.len.saturating_sub(place.ip);
     let (field, width) = address_field(l3num, manip);
-    let address_at = place.ip + field;
-    let Some(old) = buffer.get(address_at..address_at + width) else {
-        return Err(NatDrop::TooShort { need: address_at + width, have: buffer.len() });
+    let address = place.ip + field..place.ip + field + width;
+    let Some(old) = buffer.get(address.clone()) else {
+        return Err(NatDrop::TooShort { need: address.end, have: buffer.len() });
     };
     let mut old_address = Addr([0; 16]);
     old_address.0[..width].copy_from_slice(old);
@@ -43,18 +43,18 @@ pub(super) fn rewrite<S: Sink>(
     };
     let change = AddressChange { old: old_address, new: new_address, width };
 
-    let mut writable = place.ip + header(l3num);
-    let transport = match locate_transport(packet, remaining, l3num) {
+    let (writable, transport) = match locate_transport(packet, remaining, l3num) {
         Ok(transport) => {
             let at = place.ip + transport.offset;
-            writable = writable.max(at + writable_transport(target.protonum, place.len.saturating_sub(at)));
-            rewrite_transport(buffer, place, at, target, manip, &change)?
+            let writable = at + writable_transport(target.protonum, place.len.saturating_sub(at));
+            (writable, rewrite_transport(buffer, place, at, target, manip, &change)?)
         }
         // A quoted IPv4 packet with options that end behind the quote is caught by the length checks of its protocol.
         Err(NoTransport::BeyondEnd { offset, have }) => return Err(NatDrop::TooShort { need: offset, have }),
-        Err(_) => Rewritten::default(),
+        // The IP header lies in one piece anyway.
+        Err(_) => (0, Rewritten::default()),
     };
-    if let Some(field) = buffer.get_mut(address_at..address_at + width) {
+    if let Some(field) = buffer.get_mut(address) {
         field.copy_from_slice(change.after());
     }
     sink.step(|| {
@@ -66,19 +66,18 @@ pub(super) fn rewrite<S: Sink>(
             to: (ip(new_address), transport.port.map(|(_, to)| to)),
         }
     });
-    let mut updated = |protected, (from, to)| {
-        let how = if protected == Protected::Sctp { Update::Full } else { Update::Incremental };
+    let mut updated = |protected, how, (from, to)| {
         sink.step(|| Step::ChecksumUpdated { part: place.part, protected, how, from, to });
     };
-    if let Some((protected, checksum)) = transport.checksum {
-        updated(protected, checksum);
+    if let Some((protected, how, checksum)) = transport.checksum {
+        updated(protected, how, checksum);
     }
     if l3num == L3::V4
         && let Some(from) = be16(buffer, place.ip + 10)
     {
         let to = replaced(from, change.before(), change.after());
         put16(buffer, place.ip + 10, to);
-        updated(Protected::Ipv4Header, (from.into(), to.into()));
+        updated(Protected::Ipv4Header, Update::Incremental, (from.into(), to.into()));
     }
     Ok(writable)
 }
@@ -126,7 +125,7 @@ struct Rewritten {
     /// Port or id, where there is one.
     port: Option<(u16, u16)>,
     /// Checksum, where there is one.
-    checksum: Option<(Protected, (u32, u32))>,
+    checksum: Option<(Protected, Update, (u32, u32))>,
 }
 
 /// `l4proto_manip_pkt`.
@@ -193,18 +192,19 @@ fn rewrite_transport(
             (_, new) => new,
         };
         put16(buffer, checksum_at, new);
-        rewritten.checksum = Some((protected, (old.into(), new.into())));
+        rewritten.checksum = Some((protected, Update::Incremental, (old.into(), new.into())));
     }
     Ok(rewritten)
 }
 
 /// `sctp_manip_pkt`, its checksum: over all that follows, to the end of the buffer, also where that is only what an
 /// error quotes. A quote without the field keeps what it has, and nothing can be said of a capture that was cut.
-fn renew_crc(buffer: &mut [u8], len: usize, at: usize) -> Option<(Protected, (u32, u32))> {
-    let from = be32(buffer, at + 8)?;
-    let to = sctp_crc(buffer.get(at..len)?);
-    buffer.get_mut(at + 8..at + 12)?.copy_from_slice(&to.to_be_bytes());
-    Some((Protected::Sctp, (from, to)))
+fn renew_crc(buffer: &mut [u8], len: usize, at: usize) -> Option<(Protected, Update, (u32, u32))> {
+    let packet = buffer.get_mut(at..len)?;
+    let from = be32(packet, 8)?;
+    let to = sctp_crc(packet);
+    packet.get_mut(8..12)?.copy_from_slice(&to.to_be_bytes());
+    Some((Protected::Sctp, Update::Full, (from, to)))
 }
 
 /// `gre_manip_pkt`: the key of the source stands in no packet, that of the destination in version 1 (NAT-MAN-06).
@@ -263,13 +263,8 @@ pub(crate) fn decrement_ttl(packet: &mut [u8], l3num: L3) -> Option<u8> {
     }
 }
 
-/// Is a whole IP header at `ip`? Returns where it ends.
-pub(super) fn holds_header(len: usize, ip: usize, l3num: L3) -> Result<usize, NatDrop> {
-    let need = ip + header(l3num);
-    if len < need { Err(NatDrop::TooShort { need, have: len }) } else { Ok(need) }
-}
-
-const fn header(l3num: L3) -> usize {
+/// The length of an IP header without options.
+pub(super) const fn header(l3num: L3) -> usize {
     match l3num {
         L3::V4 => IPV4_HEADER,
         L3::V6 => IPV6_HEADER,

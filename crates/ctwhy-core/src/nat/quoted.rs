@@ -2,7 +2,7 @@
 //! (`nf_nat_icmp_reply_translation` and its IPv6 twin; catalogue D.6).
 
 use super::hooks::{Binding, Translated};
-use super::manip::{Place, holds_header, put16, rewrite};
+use super::manip::{Place, header, put16, rewrite};
 use super::options::Options;
 use super::{Manip, NatDrop};
 use crate::checksum::Sum;
@@ -32,13 +32,11 @@ pub(super) fn translate_error<S: Sink>(
 ) -> Result<Translated, NatDrop> {
     let l3num = binding.other.l3num;
     let quote = at + icmp::HEADER;
-    let mut writable = holds_header(len, quote, l3num)?;
+    let mut writable = quote + header(l3num);
     if len <= buffer.len() && !checksum_is_right(buffer, len, at, l3num) {
         return Err(NatDrop::ErrorChecksum);
     }
-    if options.verify_quoted_header && l3num == L3::V4 {
-        verify_quoted_header(buffer.get(quote..).unwrap_or(&[]))?;
-    }
+    verify_quoted_header(buffer.get(quote..).unwrap_or(&[]), l3num, options)?;
     let redirect = match l3num {
         L3::V4 => icmp::REDIRECT,
         L3::V6 => icmpv6::REDIRECT,
@@ -83,9 +81,12 @@ fn checksum_is_right(buffer: &[u8], len: usize, at: usize, l3num: L3) -> bool {
     initial_sum(buffer, len, at, l3num).bytes(message).fold() == 0xffff
 }
 
-/// RFC 5508 REQ-3a: is the checksum of a quoted IPv4 header right? A header that says it is shorter than any can be is
-/// taken to have no options. Options that a capture does not hold are not missed.
-fn verify_quoted_header(quoted: &[u8]) -> Result<(), NatDrop> {
+/// RFC 5508 REQ-3a, where it is asked for: is the checksum of a quoted IPv4 header right? A header that says it is shorter
+/// than any can be is taken to have no options. Options that a capture does not hold are not missed.
+fn verify_quoted_header(quoted: &[u8], l3num: L3, options: &Options) -> Result<(), NatDrop> {
+    if !options.verify_quoted_header || l3num != L3::V4 {
+        return Ok(());
+    }
     let length = usize::from(quoted.first().map_or(0, |first| first & 0x0f)) * 4;
     let (Some(header), Some(found)) = (quoted.get(..length.max(IPV4_HEADER)), be16(quoted, CHECKSUM)) else {
         return Ok(());
@@ -97,14 +98,13 @@ fn verify_quoted_header(quoted: &[u8]) -> Result<(), NatDrop> {
 
 /// The checksum of the error over all of it, RFC 4884 extensions and trailing bytes included (NAT-ICMP-08).
 fn recompute_checksum<S: Sink>(buffer: &mut [u8], len: usize, at: usize, l3num: L3, sink: &mut S) {
-    if len > buffer.len() {
-        return;
-    }
-    let Some(from) = be16(buffer, at + 2) else { return };
-    put16(buffer, at + 2, 0);
-    let message = buffer.get(at..len).unwrap_or(&[]);
-    let to = initial_sum(buffer, len, at, l3num).bytes(message).checksum();
-    put16(buffer, at + 2, to);
+    let initial = initial_sum(buffer, len, at, l3num);
+    // Nothing can be said of a capture that was cut.
+    let Some(message) = buffer.get_mut(at..len) else { return };
+    let Some(from) = be16(message, 2) else { return };
+    put16(message, 2, 0);
+    let to = initial.bytes(message).checksum();
+    put16(message, 2, to);
     sink.step(|| Step::ChecksumUpdated {
         part: Part::Outer,
         protected: Protected::Icmp,

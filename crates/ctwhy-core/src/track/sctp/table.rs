@@ -61,12 +61,6 @@ impl SctpState {
         }
     }
 
-    /// The state that [`SctpState::name`] writes.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<SctpState> {
-        SctpState::ALL.into_iter().find(|state| state.name() == name)
-    }
-
     /// The number in `CTA_PROTOINFO_SCTP_STATE`.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -264,7 +264,7 @@ impl Tcp {
             tell(sink, || TcpStep::Assured);
         }
         tell(sink, || TcpStep::Timeout { seconds, cause });
-        Outcome::Accept { timeout: seconds, assured, resync: old != before && old != self.state }
+        Outcome::Accept { timeout: seconds, assured, resync: old != before }
     }
 
     /// `nf_tcp_handle_invalid`: once both sides tried to end an assured connection with a FIN or RST outside the

@@ -118,7 +118,8 @@ impl Tcp {
         self.last_seq = seg.seq;
         self.last_end = end;
         self.last_win = seg.window;
-        if index == Index::Syn && direction == Direction::Original {
+        // From the other side in TIME_WAIT alone, where none can answer it.
+        if index == Index::Syn {
             let offered = options::of_syn(seg).unwrap_or_default();
             self.last_wscale = offered.window_scale.unwrap_or(0);
             self.last_flags = offered.flags();
@@ -127,7 +128,8 @@ impl Tcp {
                 tell(sink, || TcpStep::ChallengeAckExpected);
             }
         }
-        if old == TcpState::SynSent && index == Index::Ack && direction == Direction::Reply {
+        // There nothing is ignored but ACKs of the other side.
+        if old == TcpState::SynSent {
             self.last_ack = seg.ack;
         }
         Next::Done(Outcome::Ignore)
@@ -175,13 +177,14 @@ impl Tcp {
                 }
                 note(RstRule::BelowAckTolerated { seq, maxack });
             }
+            let exact = seq == maxack;
             let train = self.last_index == Index::Ack && self.last_dir == direction && seq == self.last_end;
             if !established {
                 note(RstRule::NotEstablished { seq, maxack });
                 return Next::Window { old, new };
             }
-            if seq == maxack || train {
-                note(if seq == maxack { RstRule::Exact { seq } } else { RstRule::Train { seq } });
+            if exact || train {
+                note(if exact { RstRule::Exact { seq } } else { RstRule::Train { seq } });
                 return Next::Window { old, new };
             }
             note(RstRule::Inexact { seq, maxack });

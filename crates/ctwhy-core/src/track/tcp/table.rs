@@ -64,12 +64,6 @@ impl TcpState {
         }
     }
 
-    /// The state that [`TcpState::name`] writes.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<TcpState> {
-        TcpState::ALL.into_iter().find(|state| state.name() == name)
-    }
-
     /// The number in `CTA_PROTOINFO_TCP_STATE`.
     #[must_use]
     pub const fn number(self) -> u8 {

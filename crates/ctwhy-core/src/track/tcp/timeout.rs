@@ -29,19 +29,20 @@ impl Tcp {
     /// The timeout after an accepted packet of kind `index`, in seconds, and why. The first rule that fits decides.
     pub(super) fn timeout(&self, index: Index, sysctls: &Sysctls, kernel: &Profile) -> (u32, TimeoutCause) {
         let of_state = of_state(sysctls, self.state);
+        let is_shorter = |timeout: u32| timeout < of_state;
         let unacknowledged = self.sides.iter().any(|side| side.has(side_flag::DATA_UNACKNOWLEDGED));
-        if self.retrans >= sysctls.tcp_max_retrans && of_state > sysctls.tcp_timeout_max_retrans {
+        if self.retrans >= sysctls.tcp_max_retrans && is_shorter(sysctls.tcp_timeout_max_retrans) {
             (sysctls.tcp_timeout_max_retrans, TimeoutCause::Retransmissions { times: self.retrans })
         } else if index == Index::Rst && !kernel.open_rst_unacknowledged {
             (sysctls.tcp_timeout_close, TimeoutCause::Rst)
         } else if index == Index::Rst
             && self.state == TcpState::Established
-            && of_state > sysctls.tcp_timeout_unacknowledged
+            && is_shorter(sysctls.tcp_timeout_unacknowledged)
         {
             (sysctls.tcp_timeout_unacknowledged, TimeoutCause::OpenRst)
-        } else if unacknowledged && of_state > sysctls.tcp_timeout_unacknowledged {
+        } else if unacknowledged && is_shorter(sysctls.tcp_timeout_unacknowledged) {
             (sysctls.tcp_timeout_unacknowledged, TimeoutCause::Unacknowledged)
-        } else if self.last_win == 0 && of_state > sysctls.tcp_timeout_max_retrans {
+        } else if self.last_win == 0 && is_shorter(sysctls.tcp_timeout_max_retrans) {
             (sysctls.tcp_timeout_max_retrans, TimeoutCause::ZeroWindow)
         } else {
             (of_state, TimeoutCause::State(self.state))

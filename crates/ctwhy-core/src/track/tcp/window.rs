@@ -78,19 +78,19 @@ impl WindowCheck {
 
     /// The width of bound IV: the larger of S's window and [`MAX_ACK_WINDOW`].
     #[must_use]
-    pub const fn ack_window(&self) -> u32 {
-        if self.sender_maxwin > MAX_ACK_WINDOW { self.sender_maxwin } else { MAX_ACK_WINDOW }
+    pub fn ack_window(&self) -> u32 {
+        self.sender_maxwin.max(MAX_ACK_WINDOW)
     }
 
     /// The limit of bound IV: the lowest acknowledgment that is not overly delayed.
     #[must_use]
-    pub const fn ack_lower_bound(&self) -> u32 {
+    pub fn ack_lower_bound(&self) -> u32 {
         self.receiver_end.wrapping_sub(self.ack_window())
     }
 
     /// Bound IV: the acknowledgment is not overly delayed.
     #[must_use]
-    pub const fn ack_lower_ok(&self) -> bool {
+    pub fn ack_lower_ok(&self) -> bool {
         after(self.sack, self.ack_lower_bound().wrapping_sub(1))
     }
 
@@ -102,7 +102,7 @@ impl WindowCheck {
 
     /// What follows from the four bounds.
     #[must_use]
-    pub const fn verdict(&self) -> WindowVerdict {
+    pub fn verdict(&self) -> WindowVerdict {
         if !self.seq_upper_ok() {
             let lower_ok = matches!(self.seq_lower_ok(), Some(true));
             if lower_ok && self.ack_lower_ok() && self.ack_upper_ok() && self.overshot() <= self.receiver_maxwin {
