@@ -200,7 +200,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             let left = b.probe();
             let back = Ip::between(b.r1, b.client);
             let error = b.error_body(&back, super::Kind::TimeExceeded, &left);
-            for (id, ends) in [(5, &[8][..]), (6, &[48]), (7, &[56])] {
+            for (id, ends) in [(5, &[8, 32][..]), (6, &[8]), (7, &[48]), (8, &[56])] {
                 for part in fragments(&back, &error, id, ends) {
                     b.wan(part);
                 }
@@ -220,16 +220,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             let init = b.sends(|_| compose::sctp(5000, 5000, 0, &[Chunk { tag: 7, ..Chunk::of(chunk_type::INIT) }]));
             let back = Ip::between(b.r1, b.wan);
             let ip = b.header();
-            for (id, quoted, length, end) in [
-                (1, &syn, 19, 56),
-                (2, &syn, 20, 56),
-                (3, &syn, 40, 64),
-                (4, &init, 11, 56),
-                (5, &init, 12, 56),
-                (6, &init, 32, 56),
+            // Shorter fragments before the one that ends there: what is no longer than one of them would leave whole.
+            for (id, quoted, length, ends) in [
+                (1, &syn, 19, [24, 56]),
+                (2, &syn, 20, [24, 56]),
+                (3, &syn, 40, [24, 64]),
+                (4, &init, 11, [24, 56]),
+                (5, &init, 12, [24, 56]),
+                (6, &init, 32, [24, 56]),
             ] {
                 let error = b.error_body(&back, super::Kind::TimeExceeded, &quoted[..ip + length]);
-                for part in fragments(&back, &error, id, &[end]) {
+                for part in fragments(&back, &error, id, &ends) {
                     b.wan(part);
                 }
             }
