@@ -55,7 +55,10 @@ fn traffic(relayed: bool) -> Both {
 }
 
 /// Writes a pcapng whose interfaces are these.
-fn write(folder: &Path, name: &str, interfaces: &[(Option<&str>, &[(u64, Vec<u8>)])]) -> String {
+/// An interface by its name, and its packets with their times.
+type Interface<'a> = (Option<&'a str>, &'a [(u64, Vec<u8>)]);
+
+fn write(folder: &Path, name: &str, interfaces: &[Interface<'_>]) -> String {
     let path = folder.join(name);
     let mut writer = PcapngWriter::new(Vec::new(), "test").unwrap();
     for (name, _) in interfaces {
