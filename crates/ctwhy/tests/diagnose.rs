@@ -54,10 +54,10 @@ fn traffic(relayed: bool) -> Both {
     Both { inside, outside }
 }
 
-/// Writes a pcapng whose interfaces are these.
 /// An interface by its name, and its packets with their times.
 type Interface<'a> = (Option<&'a str>, &'a [(u64, Vec<u8>)]);
 
+/// Writes a pcapng whose interfaces are these.
 fn write(folder: &Path, name: &str, interfaces: &[Interface<'_>]) -> String {
     let path = folder.join(name);
     let mut writer = PcapngWriter::new(Vec::new(), "test").unwrap();
