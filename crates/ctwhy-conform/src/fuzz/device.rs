@@ -27,7 +27,7 @@ use ctwhy_linux::{program, sysctl};
 use super::episode::UNLIMITED;
 use super::window::{ETHERNET, Name, Port, Window};
 use crate::compose::{Body, Ip, Piece};
-use crate::record::{RecordError, box_node, stay_on_this_cpu};
+use crate::record::{RecordError, box_node, stay_on_this_cpu, wait_for_addresses};
 use crate::table;
 
 /// The node under test.
@@ -143,6 +143,7 @@ impl Device {
             let error = error.unwrap_or_else(|| io::Error::from(io::ErrorKind::NotFound));
             return Err(RecordError::kernel("opening the interfaces of the box")(error));
         };
+        wait_for_addresses(&lab, BOX, spec)?;
         Ok(Device { lab, addresses: [lan, wan] })
     }
 

@@ -24,7 +24,7 @@ pub use error::RecordError;
 use observe::Observed;
 pub(crate) use observe::stay_on_this_cpu;
 use under_test::UnderTest;
-pub(crate) use under_test::box_node;
+pub(crate) use under_test::{box_node, wait_for_addresses};
 
 /// Options of the kernel that a reader of a recording may want to know.
 const FACTS: [&str; 9] = [

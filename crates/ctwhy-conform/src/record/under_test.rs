@@ -107,32 +107,8 @@ impl UnderTest {
         let queue = if spec.holds.is_empty() { None } else { Some(open_queue(&lab)?) };
         let under_test =
             UnderTest { lab, log, invalid, events, injectors, wires, barrier, queue, held: BTreeMap::new() };
-        under_test.wait_for_addresses(spec)?;
+        wait_for_addresses(&under_test.lab, BOX, spec)?;
         Ok(under_test)
-    }
-
-    /// The kernel makes an IPv6 address its own a moment after it was asked to, and forwards packets to it until then. An
-    /// interface with a smaller MTU than IPv6 wants has none.
-    fn wait_for_addresses(&self, spec: &Spec) -> Result<(), RecordError> {
-        const IPV6_MIN_MTU: u32 = 1280;
-        let speaks = |interface: &&BoxInterface| interface.mtu.is_none_or(|mtu| mtu >= IPV6_MIN_MTU);
-        let addresses = spec.interfaces.iter().filter(speaks).flat_map(|interface| &interface.addresses);
-        let own = addresses.filter_map(|own| match own.address() {
-            IpAddr::V6(own) => Some(format!("{:032x} 80 ", own.to_bits())),
-            IpAddr::V4(_) => None,
-        });
-        let own: Vec<String> = own.collect();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let routes = self.in_box(|| std::fs::read_to_string("/proc/thread-self/net/ipv6_route"))?;
-            if own.iter().all(|own| routes.lines().any(|route| route.starts_with(own))) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(RecordError::Stuck { packet: 0 });
-            }
-            std::thread::yield_now();
-        }
     }
 
     /// Puts an IP packet on the cable of an interface.
@@ -218,6 +194,31 @@ impl UnderTest {
     pub(super) fn in_box<T: Send>(&self, ask: impl FnOnce() -> io::Result<T> + Send) -> Result<T, RecordError> {
         let answer = self.lab.in_node(BOX, ask).and_then(|answer| answer);
         answer.map_err(RecordError::kernel("asking the box"))
+    }
+}
+
+/// The kernel makes an IPv6 address its own a moment after it was asked to, and forwards packets to it until then. An
+/// interface with a smaller MTU than IPv6 wants has none.
+pub(crate) fn wait_for_addresses(lab: &Lab, node: &str, spec: &Spec) -> Result<(), RecordError> {
+    const IPV6_MIN_MTU: u32 = 1280;
+    let speaks = |interface: &&BoxInterface| interface.mtu.is_none_or(|mtu| mtu >= IPV6_MIN_MTU);
+    let addresses = spec.interfaces.iter().filter(speaks).flat_map(|interface| &interface.addresses);
+    let own = addresses.filter_map(|own| match own.address() {
+        IpAddr::V6(own) => Some(format!("{:032x} 80 ", own.to_bits())),
+        IpAddr::V4(_) => None,
+    });
+    let own: Vec<String> = own.collect();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let routes = lab.in_node(node, || std::fs::read_to_string("/proc/thread-self/net/ipv6_route"));
+        let routes = routes.and_then(|routes| routes).map_err(RecordError::kernel("asking the box"))?;
+        if own.iter().all(|own| routes.lines().any(|route| route.starts_with(own))) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(RecordError::Stuck { packet: 0 });
+        }
+        std::thread::yield_now();
     }
 }
 
