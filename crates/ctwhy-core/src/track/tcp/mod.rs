@@ -2,8 +2,9 @@
 //!
 //! A packet meets the files in this order: [`segment`] reads and checks the header, [`table`] says where the state
 //! would go, `rules` are the exceptions to the table, [`window`] compares the numbers, `timeout` says how long the
-//! entry lives. [`trace`] is what is told about it.
+//! entry lives. [`trace`] is what is told about it, and `adopt` takes over what a kernel tracked before.
 
+mod adopt;
 mod options;
 mod rules;
 pub mod segment;
@@ -174,24 +175,6 @@ impl Tcp {
             Cell::Ignore | Cell::Invalid => return Err(Reason::Tcp(TcpReason::InvalidNew { index })),
         }
         Ok(tcp)
-    }
-
-    /// What can be known of an entry that the kernel made: state, flags and scales as ctnetlink shows them by
-    /// [`Direction::index`]. The numbers of each side are learnt from its next packet, like those of an entry that came
-    /// back from a flow table (`nf_conntrack_tcp_fixup`).
-    #[must_use]
-    pub fn from_ctnetlink(state: TcpState, flags: [u8; 2], scale: [u8; 2]) -> Tcp {
-        let side = |flags: u8, scale: u8| Side {
-            flags: flags & !side_flag::MAXACK_SET,
-            td_scale: scale.min(MAX_WINDOW_SCALE),
-            unheard: true,
-            ..Side::default()
-        };
-        let [original, reply] = flags;
-        let [original_scale, reply_scale] = scale;
-        // Nothing is known of the last packet; in particular not that it closed its window.
-        let last_win = u16::MAX;
-        Tcp { sides: [side(original, original_scale), side(reply, reply_scale)], state, last_win, ..Tcp::NOTHING }
     }
 
     /// `nf_conntrack_tcp_packet`: decides about a packet of an entry, or of one that [`Tcp::new`] just began.

@@ -3,6 +3,7 @@
 //! The tracker stands between the two ends and keeps for each what it has sent and what the other allows it to send.
 //! `S` below is the sender of the packet at hand, `R` its receiver.
 
+use super::adopt::catch_up;
 use super::segment::{Index, Segment, flag};
 use super::trace::{Liberal, TcpReason, TcpStep};
 use super::{Side, Tcp, TcpState, options, side_flag, tell};
@@ -316,16 +317,6 @@ fn guess_window<S: Sink>(
     } else if sack == receiver.td_end.wrapping_add(1) {
         receiver.td_end = sack;
         tell(sink, || TcpStep::KeepaliveAnswered { td_end: sack });
-    }
-}
-
-/// An entry that was adopted from ctnetlink: its receiver sent nothing since, so whatever the kernel knows of its end,
-/// it is at least what is acknowledged here.
-fn catch_up<S: Sink>(receiver: &mut Side, sack: u32, sink: &mut S) {
-    if receiver.td_end != sack && (receiver.td_end == 0 || after(sack, receiver.td_end)) {
-        receiver.td_end = sack;
-        receiver.td_maxend = sack;
-        tell(sink, || TcpStep::ReceiverGuessed { td_end: sack });
     }
 }
 
