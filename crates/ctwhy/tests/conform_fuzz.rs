@@ -63,7 +63,7 @@ fn a_disagreement_becomes_a_case_and_ends_with_1() {
 #[test]
 fn what_is_not_understood_is_said() {
     for (arguments, problem) in [
-        (["--suite", "sctp-wild"], "no suite sctp-wild; there are "),
+        (["--suite", "sctp-wild"], "--suite sctp-wild: there are udp-icmp, "),
         (["--seed", "5..1"], "a number, or a range such as 1..5"),
         (["--packets", "0"], "0 is not in 1.."),
     ] {
