@@ -114,6 +114,7 @@ struct Heard {
     reason: Option<&'static str>,
     first: Option<Name>,
     drawn: Option<Drawn>,
+    delivered: bool,
 }
 
 impl Heard {
@@ -124,7 +125,8 @@ impl Heard {
             Err(_) => None,
         };
         let first = ruling.datagram.as_ref().map(|datagram| Name::of(datagram.first));
-        Heard { ctinfo: ruling.ctinfo.ok(), reason, first, drawn }
+        let delivered = ruling.verdict == Verdict::Accept && ruling.egress == Egress::Local;
+        Heard { ctinfo: ruling.ctinfo.ok(), reason, first, drawn, delivered }
     }
 }
 
@@ -262,7 +264,7 @@ impl Episode {
         self.router.engine.defrag.label = Name { window: window.number, place: window.items.len() }.label();
         let (heard, left) = self.pass(arrival);
         match heard.drawn {
-            Some(_) => window.asks = true,
+            Some(_) => (window.asks, window.delivered) = (true, heard.delivered),
             None => self.recent.push(arrival, left.first().map(|(port, piece, _)| (*port, &piece[..]))),
         }
         self.drawn = heard.drawn;

@@ -430,7 +430,7 @@ impl KernelSide<'_> {
         };
         let delivered_as = match tuple_of(window.packet(last)) {
             // What was delivered is on no wire.
-            Some(original) if last.expected.left.iter().all(|left| left.own) => self.kernel.delivered_as(&original)?,
+            Some(original) if window.delivered => self.kernel.delivered_as(&original)?,
             _ => None,
         };
         Ok(Answer { left: seen.left(place), delivered_as })

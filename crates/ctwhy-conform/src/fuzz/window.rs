@@ -117,6 +117,8 @@ pub(crate) struct Window {
     pub(crate) items: Vec<Item>,
     /// Must the kernel be asked how the last packet left, because it drew a port?
     pub(crate) asks: bool,
+    /// Was that packet delivered, so that only the kernel's table can tell?
+    pub(crate) delivered: bool,
     bytes: Vec<u8>,
 }
 
@@ -128,6 +130,7 @@ impl Window {
         self.number = number;
         self.items.clear();
         self.asks = false;
+        self.delivered = false;
         self.bytes.clear();
     }
 
