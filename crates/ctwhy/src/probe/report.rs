@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use ctwhy_conform::probe::claim::words;
 use ctwhy_conform::probe::evidence::{Evidence, Hop, Outcome};
-use ctwhy_conform::probe::verdict::{Verdict, words};
+use ctwhy_conform::probe::verdict::Verdict;
 use ctwhy_linux::probe::{Method, Quote};
 
 use crate::report::escape::Escaped;
