@@ -1,6 +1,6 @@
 //! Probes with a TTL of one's choice, and what came of them, by sockets of an ordinary user.
 //!
-//! Each [`Flow`] is a socket of its own, so that an answer belongs to it whatever a NAT did to its port. Errors come by the
+//! Each flow is a socket of its own, so that an answer belongs to it whatever a NAT did to its port. Errors come by the
 //! error queue (`IP_RECVERR`), with the address of the router that sent them and the part of the packet that they quote.
 
 mod echo;

@@ -7,7 +7,7 @@
 //! And ICMP errors? They are about packets of the host, so they reach the host, and there they end ([`Errors::Drop`]): the
 //! guest's `traceroute` shows stars. With [`Errors::Relay`] this asks which datagram of which flow the error quotes, as
 //! conntrack does, and tells the guest what a router would have said about its own datagram. What that takes is in
-//! [`recent`] and [`relay`].
+//! `recent` and `relay`.
 //!
 //! For teaching and for tests: nothing here is fast.
 

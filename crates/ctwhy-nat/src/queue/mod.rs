@@ -5,7 +5,7 @@
 //! socket is touched here.
 //!
 //! - [`slots`] is where a packet is remembered between the two hooks; its mark says where.
-//! - [`identity`] tells packets apart, also in the quote of an error that the kernel made about one.
+//! - [`mod@identity`] tells packets apart, also in the quote of an error that the kernel made about one.
 //! - [`triggers`] are the packets that the kernel may still complain about.
 //! - [`checksum`] is what a card would have filled in.
 //! - [`interfaces`] are the kernel's, in the engine's numbers.

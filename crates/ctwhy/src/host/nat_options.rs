@@ -16,7 +16,7 @@ use crate::failure::Failure;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct NatOptions {
     /// Let NAT do otherwise than the kernel, may be repeated: endpoint-independent-mapping, filtering=WHO, hairpin,
-    /// port-blocks=PREFIX,SIZE[,FIRST], verify-quoted-header, drop-source-quench
+    /// port-blocks=PREFIX,SIZE or PREFIX,SIZE,FIRST, verify-quoted-header, drop-source-quench
     #[arg(long = "nat-option", value_name = "NAME[=VALUE]")]
     given: Vec<NatOption>,
 }
