@@ -62,6 +62,22 @@ pub fn require_namespaces() -> bool {
     }
 }
 
+/// May this user open TUN devices? Where not, the test is over: the line is printed as by [`require_lab`].
+///
+/// # Panics
+/// When the device cannot be opened and the environment variable CI is set.
+#[must_use]
+pub fn require_tun() -> bool {
+    const DEVICE: &str = "/dev/net/tun";
+    match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(_) => true,
+        Err(error) => {
+            skip(&format_args!("{DEVICE}: {error}"));
+            false
+        }
+    }
+}
+
 /// Says that the calling test is skipped: on standard error, past the harness that would hide it, and in the file that
 /// the environment variable `CTWHY_SKIPS` names, a line `test: reason`, for whoever counts.
 ///

@@ -54,7 +54,7 @@ fn the_kernel_is_a_packet_nat_and_relays_errors() {
 
 #[test]
 fn our_own_proxy_is_one_whatever_it_does_to_errors() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     for errors in ["drop", "relay"] {
@@ -76,7 +76,7 @@ fn our_own_proxy_is_one_whatever_it_does_to_errors() {
 
 #[test]
 fn slirp_is_a_socket_proxy() {
-    if !testing::require_lab() || !diagnose_common::have("slirp4netns") {
+    if !testing::require_tun() || !testing::require_lab() || !diagnose_common::have("slirp4netns") {
         return;
     }
     let world = World::slirp().unwrap();
@@ -90,7 +90,7 @@ fn slirp_is_a_socket_proxy() {
 
 #[test]
 fn pasta_is_a_socket_proxy() {
-    if !testing::require_lab() || !diagnose_common::have("pasta") {
+    if !testing::require_tun() || !testing::require_lab() || !diagnose_common::have("pasta") {
         return;
     }
     let world = World::pasta().unwrap();

@@ -317,7 +317,7 @@ fn addresses_that_change_are_noticed() {
     assert_eq!(seen_from(), WAN[0]);
     running.run("nat", "ip", &["address", "add", "203.0.113.3/24", "dev", "wan"]);
     assert_eq!(seen_from(), WAN[0], "the flow keeps what it has");
-    running.run("nat", "sysctl", &["-qw", "net.ipv4.conf.wan.promote_secondaries=1"]);
+    running.run("nat", "sh", &["-c", "echo 1 > /proc/sys/net/ipv4/conf/wan/promote_secondaries"]);
     running.run("nat", "ip", &["address", "del", "203.0.113.2/24", "dev", "wan"]);
     running.run("nat", "ip", &["route", "replace", "default", "via", R1[0]]);
     // What the kernel tells about its addresses comes on its own way.

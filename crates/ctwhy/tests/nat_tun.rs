@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[test]
 fn traceroute_shows_every_hop_and_the_nat_among_them() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let running = Running::start(1500, RULES, &["--trace", "-v"]);
@@ -26,7 +26,7 @@ fn traceroute_shows_every_hop_and_the_nat_among_them() {
 
 #[test]
 fn path_mtu_discovery_ends_with_data_that_arrives() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let own = ["--mtu", "wan=1300"];
@@ -41,7 +41,7 @@ fn path_mtu_discovery_ends_with_data_that_arrives() {
 
 #[test]
 fn closed_ports_refuse() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let running = Running::start(1500, RULES, &[]);
@@ -51,7 +51,7 @@ fn closed_ports_refuse() {
 
 #[test]
 fn rejected_packets_are_answered_as_the_rules_say() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let reject = |port, with: &str| format!("-A FORWARD -p tcp -m tcp --dport {port} -j REJECT --reject-with {with}\n");
@@ -82,7 +82,7 @@ fn rejected_packets_are_answered_as_the_rules_say() {
 
 #[test]
 fn the_table_is_shown_to_its_owner() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let mut running = Running::start(1500, RULES, &["--name", "mine"]);

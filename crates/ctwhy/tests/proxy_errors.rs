@@ -28,7 +28,7 @@ fn hops(lab: &Lab, kind: &str, server: &str, most: usize, wait: f32) -> Vec<Stri
 /// The experiment: the guest sees stars, and the errors do reach the host.
 #[test]
 fn dropped_errors_are_stars_although_they_reach_the_host() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let lab = Lab::create(topology(true)).unwrap();
@@ -58,7 +58,7 @@ fn dropped_errors_are_stars_although_they_reach_the_host() {
 /// The cure, from raw sockets and from error queues alone.
 #[test]
 fn relayed_errors_show_every_hop() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     // On the first host pings leave through the raw socket, since ping sockets are not allowed.
@@ -85,7 +85,7 @@ fn relayed_errors_show_every_hop() {
 /// Why a connection could not be made: with errors passed on the guest knows, without it was refused.
 #[test]
 fn why_a_connection_failed_is_told() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     for (errors, wanted) in [("drop", ErrorKind::ConnectionRefused), ("relay", ErrorKind::NetworkUnreachable)] {

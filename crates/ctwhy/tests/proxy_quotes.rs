@@ -136,7 +136,7 @@ fn with_ttl(sent: &[u8], ttl: u8) -> Vec<u8> {
 /// Three datagrams of one flow at once, to two routers: each error quotes its own, and all of it that the guest made up.
 #[test]
 fn each_error_quotes_its_own_datagram_byte_for_byte() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     for (allowed, arguments) in MODES {
@@ -189,7 +189,7 @@ fn each_error_quotes_its_own_datagram_byte_for_byte() {
 /// An error that a router made up about what the host sent, and what the guest gets of it.
 #[test]
 fn forged_errors_and_odd_ones() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     for (allowed, arguments) in MODES {
@@ -275,7 +275,7 @@ fn forged_errors_and_odd_ones() {
 /// A link that is too narrow for what may not be cut: the guest learns its MTU from the router, and acts on it.
 #[test]
 fn the_mtu_of_a_narrow_link_is_told() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     const NARROW: u16 = 1280;

@@ -55,7 +55,7 @@ fn is(packet: &[u8], protocol: u8, flags: Option<u8>) -> bool {
 /// The host owns the connection: its headers are its own, and `ss` shows it there.
 #[test]
 fn the_connection_is_the_hosts() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(true, &[]);
@@ -108,7 +108,7 @@ fn pattern(length: usize) -> Vec<u8> {
 /// Much data, both ways at once, through small buffers; each side ends when it likes, the other goes on.
 #[test]
 fn streams_are_carried_and_close_by_halves() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(true, &["--tcp-buffer", "4096"]);
@@ -146,7 +146,7 @@ fn streams_are_carried_and_close_by_halves() {
 /// A reset is told to the other side, and so is that nobody listens.
 #[test]
 fn resets_and_refusals_are_told() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(true, &[]);
@@ -171,7 +171,7 @@ fn resets_and_refusals_are_told() {
 /// Datagrams of every length that fits, and more that come back than fit; pings through both kinds of socket.
 #[test]
 fn datagrams_and_pings() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     for (ping, arguments) in [(true, vec![]), (true, vec!["--errors", "relay"]), (false, vec!["--errors", "relay"])] {
@@ -201,7 +201,7 @@ fn datagrams_and_pings() {
 /// Replies from hosts that are not there.
 #[test]
 fn made_up_replies() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(false, &["--fake-echo"]);
@@ -218,7 +218,7 @@ fn made_up_replies() {
 /// What cannot be carried on is counted, each for its cause, and what is bounded stays so.
 #[test]
 fn what_is_not_carried_on_is_counted() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(false, &["--max-flows", "3"]);
@@ -264,7 +264,7 @@ fn what_is_not_carried_on_is_counted() {
 /// A flow that nothing goes through ends, and another one gets its room.
 #[test]
 fn idle_flows_end() {
-    if !testing::require_lab() {
+    if !testing::require_tun() || !testing::require_lab() {
         return;
     }
     let (lab, proxy) = lab(true, &["--max-flows", "1", "--idle", "1"]);
