@@ -6,6 +6,7 @@
 //!   them from a real `traceroute` instead.
 //! - [`fuzz`] makes up packets by the million and holds the engine against a kernel on every one of them.
 //! - [`probe`] asks from one end of a way whether errors come back, and what stands in between.
+//! - [`world`] is a lab with a NAT in it, ours, the kernel's or somebody else's.
 //!
 //! What a kernel decided and what was decided again are compared by [`ctwhy_fixture::case::compare`].
 #![forbid(unsafe_code)]
@@ -19,3 +20,4 @@ pub mod replay;
 pub mod scenario;
 pub mod table;
 pub mod traceroute;
+pub mod world;

@@ -68,11 +68,10 @@ pub fn require_namespaces() -> bool {
 /// When the device cannot be opened and the environment variable CI is set.
 #[must_use]
 pub fn require_tun() -> bool {
-    const DEVICE: &str = "/dev/net/tun";
-    match OpenOptions::new().read(true).write(true).open(DEVICE) {
-        Ok(_) => true,
-        Err(error) => {
-            skip(&format_args!("{DEVICE}: {error}"));
+    match lab::probe_tun() {
+        Ok(()) => true,
+        Err(reason) => {
+            skip(&reason);
             false
         }
     }

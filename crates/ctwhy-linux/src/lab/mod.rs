@@ -8,10 +8,10 @@ mod topology;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 
 pub use named::{LabInfo, attach, down, list, up};
@@ -55,6 +55,36 @@ pub fn probe() -> Result<(), WhyNot> {
         filter.map_err(|error| WhyNot(format!("{tool} does not work inside a namespace here: {error}")))?;
     }
     Ok(())
+}
+
+/// May this user open TUN devices?
+///
+/// # Errors
+/// Why not.
+pub fn probe_tun() -> Result<(), WhyNot> {
+    const DEVICE: &str = "/dev/net/tun";
+    let opened = OpenOptions::new().read(true).write(true).open(DEVICE);
+    opened.map(drop).map_err(|error| WhyNot(format!("{DEVICE}: {error}")))
+}
+
+/// Kills the program of a [`Lab::command`] with SIGKILL and returns when it is gone.
+///
+/// # Errors
+/// It cannot be waited for.
+pub fn kill(child: &mut Child) -> io::Result<ExitStatus> {
+    if let Some(status) = child.try_wait()? {
+        return Ok(status);
+    }
+    // It is a child of the process that entered the lab, and alone; what killed only that one would not wait for it.
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    match children.split_ascii_whitespace().next().and_then(|pid| pid.parse().ok()) {
+        // One that has ended in between is what was wanted.
+        Some(pid) => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)),
+        // It takes the program along.
+        None => child.kill()?,
+    }
+    child.wait()
 }
 
 /// Why namespaces could not be made, from the settings that forbid it.
