@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::lab;
 use crate::netns;
+use crate::signal::wait_readable;
+use crate::wire::{Frame, Way, Wire};
 
 /// Set in the process that a test is run in again.
 const INSIDE: &str = "CTWHY_TEST_INSIDE";
@@ -93,6 +97,38 @@ pub fn skip(reason: &dyn std::fmt::Display) {
     if let Some(file) = std::env::var_os("CTWHY_SKIPS") {
         let file = OpenOptions::new().append(true).create(true).open(file);
         let _ = file.and_then(|mut file| file.write_all(format!("{test}: {reason}\n").as_bytes()));
+    }
+}
+
+/// The packets that went this way past an interface until one fulfils a condition, that one last. Those of a TUN device
+/// have no Ethernet header.
+///
+/// # Panics
+/// When the socket fails, or nothing came for 20 seconds.
+#[allow(clippy::panic)]
+pub fn packets_until(wire: &Wire, way: Way, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let is_tun = wire.hardware_address() == [0; 6];
+    let mut seen = Vec::new();
+    let waited = || wait_readable(&[wire.as_fd()], Some(PATIENCE)).map(|ready| ready.contains(&true));
+    loop {
+        match wire.recv() {
+            Ok(Some(frame)) if frame.way == way => {
+                let packet = if is_tun { frame.bytes } else { Frame::payload(&frame).to_vec() };
+                let found = wanted(&packet);
+                seen.push(packet);
+                if found {
+                    return seen;
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => match waited() {
+                Ok(true) => {}
+                Ok(false) => panic!("it never came; what came: {seen:02x?}"),
+                Err(error) => panic!("waiting for packets: {error}"),
+            },
+            Err(error) => panic!("receiving packets: {error}"),
+        }
     }
 }
 

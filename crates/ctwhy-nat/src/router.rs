@@ -1,20 +1,18 @@
 //! A packet in, packets out: a router that forwards as the engine decides, and says what a router has to say.
 
-use ctwhy_core::conntrack::Tracked;
 use ctwhy_core::hook::{DropCause, Egress, Engine, Offload, Ruling, Unseen, Verdict};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
 use ctwhy_core::random::Random;
-use ctwhy_core::rules::target::Reject;
 use ctwhy_core::time::Time;
 use ctwhy_core::trace::Sink;
-use ctwhy_core::tuple::{Addr, L3};
+use ctwhy_core::tuple::L3;
 
 use crate::answer::{self, Complaint};
-use crate::limit::{Asked, Limits};
-use crate::local::{self, Reply};
+use crate::limit::Limits;
 use crate::offload::Gso;
 use crate::statistics::{Statistics, count};
+use crate::voice::{Routes, Said, Voice};
 
 /// The smallest MTU of IPv6.
 const IPV6_MIN_MTU: u32 = 1280;
@@ -112,22 +110,6 @@ pub struct Router {
     identifications: Random,
     /// The packet as it arrived, for whoever watches.
     arrived: Vec<u8>,
-}
-
-/// What this host says because of a packet.
-struct Said {
-    bytes: Vec<u8>,
-    /// For the statistics.
-    what: &'static str,
-    /// What it carries to LOCAL_OUT.
-    trigger: Option<Tracked>,
-}
-
-impl Said {
-    /// By itself, without a trigger.
-    const fn of(bytes: Vec<u8>, what: &'static str) -> Said {
-        Said { bytes, what, trigger: None }
-    }
 }
 
 impl Router {
@@ -260,7 +242,9 @@ impl Router {
         let Router { engine, limits, statistics, identifications, .. } = self;
         let packet = segment.unwrap_or_else(|| engine.departed(ruling, packet));
         let packet = Packet::parse(packet, packet.len()).ok()?;
-        let mut voice = Voice { engine, limits, statistics, identifications, interface: Some(interface), now };
+        let words = &mut statistics.words;
+        let interface = Some(interface);
+        let mut voice = Voice { engine, routes: Routes::Own, limits, words, identifications, interface, now };
         match ruling.verdict {
             // What was delivered has lost its entry on the way to the socket (ICMP-LOC-04, ICMP-LOC-06).
             Verdict::Accept if ruling.egress == Egress::Local => voice.reply(&packet),
@@ -281,7 +265,8 @@ impl Router {
             if packet.l3num == L3::V4 && engine.network.route(packet.l3num, packet.dst) != Destination::Local {
                 continue;
             }
-            let mut voice = Voice { engine, limits, statistics, identifications, interface: None, now };
+            let words = &mut statistics.words;
+            let mut voice = Voice { engine, routes: Routes::Own, limits, words, identifications, interface: None, now };
             if let Some(said) = voice.complain(&packet, Complaint::ReassemblyTimeExceeded, false) {
                 self.send(said, now, watch, leave);
             }
@@ -305,9 +290,9 @@ impl Router {
             let ruling = self.engine.send(&mut piece, trigger.as_ref(), now, watch.sink());
             match (ruling.verdict, ruling.ctinfo, ruling.egress) {
                 (Verdict::Accept, Err(Unseen::Fragment(_)), _) => {}
-                (Verdict::Accept, _, Egress::Forwarded(Some(_))) => count(&mut self.statistics.said, what),
-                (Verdict::Accept, ..) => count(&mut self.statistics.unsaid, "output.to_itself"),
-                (Verdict::Drop(cause), ..) => count(&mut self.statistics.unsaid, cause.code()),
+                (Verdict::Accept, _, Egress::Forwarded(Some(_))) => count(&mut self.statistics.words.said, what),
+                (Verdict::Accept, ..) => count(&mut self.statistics.words.unsaid, "output.to_itself"),
+                (Verdict::Drop(cause), ..) => count(&mut self.statistics.words.unsaid, cause.code()),
             }
             self.leave(&ruling, &piece, leave);
             if W::WATCHES {
@@ -339,93 +324,5 @@ impl Router {
             }
             _ => vec![packet],
         }
-    }
-}
-
-/// A host that speaks: what its words depend on.
-struct Voice<'a> {
-    engine: &'a Engine,
-    limits: &'a mut Limits,
-    statistics: &'a mut Statistics,
-    identifications: &'a mut Random,
-    /// Where the packet came in that there is something to say about.
-    interface: Option<u16>,
-    now: Time,
-}
-
-impl Voice<'_> {
-    /// To a packet that was delivered.
-    fn reply(&mut self, packet: &Packet<'_>) -> Option<Said> {
-        match local::reply(packet, self.identifications.next_u16(), self.now) {
-            Reply::Echo(bytes) => Some(Said::of(bytes, "echo reply")),
-            Reply::Reset(bytes) => Some(Said::of(bytes, "reset")),
-            Reply::Complaint(complaint) => self.complain(packet, complaint, false),
-            Reply::Nothing(code) => {
-                count(&mut self.statistics.unanswered, code);
-                None
-            }
-        }
-    }
-
-    /// About a packet that was dropped.
-    fn object(&mut self, packet: &Packet<'_>, cause: DropCause) -> Option<Said> {
-        let (complaint, no_route) = match cause {
-            DropCause::TtlExceeded => (Complaint::TimeExceeded, false),
-            DropCause::NoRoute => (Complaint::NoRoute, true),
-            DropCause::SourceScope => (Complaint::BeyondScope, false),
-            DropCause::TooBig { mtu } => (Complaint::TooBig { mtu }, false),
-            DropCause::Rule { reject: Some(reject), .. } => return self.reject(packet, reject),
-            _ => return None,
-        };
-        self.complain(packet, complaint, no_route)
-    }
-
-    /// `nf_send_unreach`, `nf_send_reset` and their IPv6 twins: what a REJECT rule has this host say.
-    fn reject(&mut self, packet: &Packet<'_>, reject: Reject) -> Option<Said> {
-        if !local::checksum_is_right(packet) {
-            count(&mut self.statistics.unanswered, "reject.checksum");
-            return None;
-        }
-        match Complaint::rejected(reject) {
-            Some(complaint) => self.complain(packet, complaint, false),
-            None => Some(Said::of(local::reset(packet, 0)?, "reset")),
-        }
-    }
-
-    /// `icmp_send`, `icmp6_send`.
-    fn complain(&mut self, packet: &Packet<'_>, complaint: Complaint, no_route: bool) -> Option<Said> {
-        if !answer::may_be_answered(packet) {
-            count(&mut self.statistics.unanswered, "icmp.not_answered");
-            return None;
-        }
-        let (l3num, to) = (packet.l3num, packet.src);
-        let Some(from) = source(self.engine, self.interface, l3num, packet.dst, to) else {
-            count(&mut self.statistics.unsaid, "icmp.no_route_back");
-            return None;
-        };
-        let (icmp_type, code) = complaint.kind(l3num);
-        if !self.limits.allow(&Asked { l3num, icmp_type, code, to, no_route }, self.now) {
-            self.statistics.limited += 1;
-            return None;
-        }
-        let bytes = answer::complain(packet, complaint, from, self.identifications.next_u16())?;
-        Some(Said::of(bytes, complaint.name()))
-    }
-}
-
-/// The source of what this host says to `to` about a packet to `about`: that one if it is its own, else an address where
-/// the way to `to` begins. In IPv6 it is one of the interface that the packet came in by.
-fn source(engine: &Engine, interface: Option<u16>, l3num: L3, about: Addr, to: Addr) -> Option<Addr> {
-    let network = &engine.network;
-    if network.route(l3num, about) == Destination::Local {
-        return Some(about);
-    }
-    match network.route(l3num, to) {
-        Destination::Local => Some(to),
-        Destination::Interface(out) => {
-            let from = if l3num == L3::V6 { interface.unwrap_or(out) } else { out };
-            network.source_on(from, l3num, to)
-        }
-        Destination::None => None,
     }
 }

@@ -47,14 +47,38 @@ pub struct Statistics {
     pub ended: Causes,
     /// What left by an interface, own packets and fragments included.
     pub sent: Traffic,
-    /// What this host said itself, by what it was.
+    /// What this host said.
+    pub words: Words,
+}
+
+/// What a host said itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// By what it was.
     pub said: Causes,
     /// What it would have said, but for a rate limit.
     pub limited: u64,
-    /// Why packets that were for this host got no answer.
+    /// Why packets got no answer.
     pub unanswered: Causes,
     /// Own packets that did not leave, by cause.
     pub unsaid: Causes,
+}
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_causes(f, "said", &self.said)?;
+        write_causes(f, "unanswered", &self.unanswered)?;
+        write_causes(f, "not sent", &self.unsaid)?;
+        if self.limited > 0 {
+            writeln!(f, "  {:<10} {:>6}  icmp.rate_limit", "not sent", self.limited)?;
+        }
+        Ok(())
+    }
+}
+
+/// A line for each cause.
+pub(crate) fn write_causes(f: &mut fmt::Formatter<'_>, what: &str, causes: &Causes) -> fmt::Result {
+    causes.iter().try_for_each(|(code, count)| writeln!(f, "  {what:<10} {count:>6}  {code}"))
 }
 
 /// Counts one more.
@@ -73,22 +97,12 @@ impl Statistics {
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "in: {}; out: {}", self.received, self.sent)?;
-        let Statistics { forwarded, local, waited, limited, .. } = self;
+        let Statistics { forwarded, local, waited, .. } = self;
         writeln!(f, "{forwarded} forwarded, {local} for this host, {waited} fragments that waited")?;
         if self.overdue > 0 {
             writeln!(f, "{} datagrams of which not all fragments came in time", self.overdue)?;
         }
-        let ended = &self.ended;
-        for (what, causes) in
-            [("ended", ended), ("said", &self.said), ("unanswered", &self.unanswered), ("not sent", &self.unsaid)]
-        {
-            for (code, count) in causes {
-                writeln!(f, "  {what:<10} {count:>6}  {code}")?;
-            }
-        }
-        if *limited > 0 {
-            writeln!(f, "  {:<10} {limited:>6}  icmp.rate_limit", "not sent")?;
-        }
-        Ok(())
+        write_causes(f, "ended", &self.ended)?;
+        self.words.fmt(f)
     }
 }

@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
 use ctwhy_linux::lab::Lab;
+use ctwhy_linux::socket::errors::Origin;
 use ctwhy_linux::{program, signal, testing};
 use nat_common::checks::{address, closed_ports, path_mtu, traceroutes, udp};
+use nat_common::errors::{own_errors, refusals, refused_in_the_end, rejecting, rejections, too_long};
 use nat_common::{CLIENT, NAT, PATIENCE, R1, RULES, Running, SERVER, WAN, total};
 
 #[test]
@@ -36,8 +38,75 @@ fn path_mtu_discovery_ends_with_data_that_arrives() {
     for (family, mtu) in [(0, 1200), (1, 1280)] {
         let running = Running::queue(mtu, RULES, &[]);
         path_mtu(&running, family, mtu);
+        too_long(&running, family, mtu);
         running.end();
     }
+}
+
+#[test]
+fn what_routers_refuse_is_told_to_the_client() {
+    if !testing::require_lab() {
+        return;
+    }
+    let running = Running::queue(1500, RULES, &[]);
+    refusals(&running);
+    running.end();
+}
+
+#[test]
+fn rejected_packets_are_answered_as_the_rules_say() {
+    if !testing::require_lab() {
+        return;
+    }
+    let [v4, v6] = rejecting();
+    let running = Running::queue(1500, [&v4, &v6], &[]);
+    rejections(&running);
+    let said = running.end();
+    assert_eq!(total(&said, "filter.reject"), 14, "{said:#?}");
+    assert_eq!(total(&said, "reset"), 2, "{said:#?}");
+}
+
+/// What is for the box, what the box itself sends, and what was forwarded by address: its sender is told about what it sent.
+#[test]
+fn rejected_packets_are_answered_in_every_chain() {
+    if !testing::require_lab() {
+        return;
+    }
+    let rules = |family: usize| {
+        let (wan, client) = (WAN[family], CLIENT[family]);
+        let to = if family == 0 { format!("{client}:7000") } else { format!("[{client}]:7000") };
+        format!(
+            "*filter\n-A INPUT -p udp -m udp --dport 7 -j REJECT\n-A OUTPUT -p udp -m udp --dport 9 -j REJECT\n\
+             -A FORWARD -o lan -p udp -m udp --dport 7000 -j REJECT\nCOMMIT\n\
+             *nat\n-A PREROUTING -d {wan} -p udp --dport 53 -j DNAT --to-destination {to}\n\
+             -A POSTROUTING -o wan -j MASQUERADE --random-fully\nCOMMIT\n"
+        )
+    };
+    let running = Running::queue(1500, [&rules(0), &rules(1)], &[]);
+    for family in 0..2 {
+        let (client, nat, wan, server) = (CLIENT[family], NAT[family], WAN[family], SERVER[family]);
+        let asked =
+            [("client", nat, 7, nat), ("server", wan, 53, wan), ("nat", server, 9, wan), ("nat", client, 9, nat)];
+        for (node, to, port, by) in asked {
+            let socket = running.lab.in_node(node, || udp(address(to, port))).unwrap();
+            let told = refused_in_the_end(&socket, b"anyone?");
+            assert_eq!((told.errno, &told.quoted[..]), (libc::ECONNREFUSED, &b"anyone?"[..]), "{node} to {to}");
+            let by: std::net::IpAddr = by.parse().unwrap();
+            assert!(matches!(told.origin, Origin::Icmp { offender, .. } if offender == by), "{node} to {to}: {told:?}");
+        }
+    }
+    let said = running.end();
+    assert!(total(&said, "port unreachable") >= 8, "{said:#?}");
+}
+
+#[test]
+fn what_clients_complain_about_is_told_to_the_server() {
+    if !testing::require_lab() {
+        return;
+    }
+    let running = Running::queue(1500, RULES, &[]);
+    own_errors(&running);
+    running.end();
 }
 
 #[test]
@@ -88,9 +157,8 @@ fn ports_are_forwarded_also_back_inside() {
         drop(far);
         for node in ["server", "client"] {
             let near = running.lab.in_node(node, || udp(address(wan, 53))).unwrap();
-            near.send(b"anyone?").unwrap();
-            let refused = near.recv(&mut [0; 8]).unwrap_err();
-            assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED), "{node}, family {family}");
+            let refused = refused_in_the_end(&near, b"anyone?");
+            assert_eq!(refused.errno, libc::ECONNREFUSED, "{node}, family {family}");
         }
         // To the NAT itself, at another port: an open one, and a closed one.
         let connect = || TcpStream::connect_timeout(&address(wan, 81), PATIENCE);
@@ -292,7 +360,6 @@ fn marks_of_others_survive() {
     rule("-t raw -I PREROUTING -i lan -j MARK --set-mark 0x50003");
     // Behind our own chain in POSTROUTING there is only the nat table, which asks about untracked packets as well.
     rule("-t filter -A FORWARD -i lan -m mark --mark 0x50003/0xffff00ff");
-    rule("-t security -A OUTPUT");
     assert!(ping(&running.lab, "client", SERVER[0]));
     let counted = running.run("nat", "iptables", &["-nvxL", "FORWARD"]);
     let packets = counted.lines().find(|line| line.contains("0x50003")).unwrap();

@@ -3,11 +3,10 @@
 
 mod nat_common;
 
-use std::net::TcpStream;
-
 use ctwhy_linux::{signal, testing};
-use nat_common::checks::{address, closed_ports, path_mtu, traceroutes};
-use nat_common::{CLIENT, CTWHY, MASQUERADE, PATIENCE, RULES, Running, SERVER, WAN, total};
+use nat_common::checks::{closed_ports, path_mtu, traceroutes};
+use nat_common::errors::{own_errors, refusals, rejecting, rejections, too_long};
+use nat_common::{CLIENT, CTWHY, RULES, Running, SERVER, WAN, total};
 use serde_json::Value;
 
 #[test]
@@ -35,8 +34,29 @@ fn path_mtu_discovery_ends_with_data_that_arrives() {
     {
         let running = Running::start(link, RULES, arguments);
         path_mtu(&running, family, mtu);
+        too_long(&running, family, mtu);
         running.end();
     }
+}
+
+#[test]
+fn what_routers_refuse_is_told_to_the_client() {
+    if !testing::require_tun() || !testing::require_lab() {
+        return;
+    }
+    let running = Running::start(1500, RULES, &[]);
+    refusals(&running);
+    running.end();
+}
+
+#[test]
+fn what_clients_complain_about_is_told_to_the_server() {
+    if !testing::require_tun() || !testing::require_lab() {
+        return;
+    }
+    let running = Running::start(1500, RULES, &[]);
+    own_errors(&running);
+    running.end();
 }
 
 #[test]
@@ -54,29 +74,11 @@ fn rejected_packets_are_answered_as_the_rules_say() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let reject = |port, with: &str| format!("-A FORWARD -p tcp -m tcp --dport {port} -j REJECT --reject-with {with}\n");
-    let rules = |[first, second, third]: [&str; 3]| {
-        let rules = [reject(81, first), reject(82, second), reject(83, third)].concat();
-        format!("*filter\n{rules}COMMIT\n{MASQUERADE}")
-    };
-    let v4 = rules(["icmp-host-unreachable", "icmp-net-unreachable", "tcp-reset"]);
-    let v6 = rules(["icmp6-addr-unreachable", "icmp6-adm-prohibited", "tcp-reset"]);
+    let [v4, v6] = rejecting();
     let running = Running::start(1500, [&v4, &v6], &[]);
-    let refused = |to, port| {
-        let connect = || TcpStream::connect_timeout(&address(to, port), PATIENCE);
-        running.lab.in_node("client", connect).unwrap().unwrap_err().raw_os_error()
-    };
-    let expected = [
-        [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNREFUSED],
-        [libc::EHOSTUNREACH, libc::EACCES, libc::ECONNREFUSED],
-    ];
-    for (to, errors) in SERVER.into_iter().zip(expected) {
-        for (port, error) in (81..).zip(errors) {
-            assert_eq!(refused(to, port), Some(error), "{to} port {port}");
-        }
-    }
+    rejections(&running);
     let said = running.end();
-    assert_eq!(total(&said, "filter.reject"), 6, "{said:#?}");
+    assert_eq!(total(&said, "filter.reject"), 14, "{said:#?}");
     assert_eq!(total(&said, "reset"), 2, "{said:#?}");
 }
 

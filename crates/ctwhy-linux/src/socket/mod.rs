@@ -1,11 +1,12 @@
 //! Sockets of this host that say where an error came from: what a NAT made of sockets stands on.
 //!
 //! [`datagram`] and [`stream`] are sockets to one peer, [`errors`] is their error queue, and [`icmp`] is a raw socket that
-//! sees the errors themselves.
+//! sees the errors themselves. [`raw`] sends whole packets.
 
 pub mod datagram;
 pub mod errors;
 pub mod icmp;
+pub mod raw;
 pub mod stream;
 
 use std::io;

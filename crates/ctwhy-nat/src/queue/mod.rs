@@ -1,8 +1,9 @@
 //! NAT of packets that a kernel routes and that it hands over in queues: once when they begin their way, at PREROUTING or
 //! OUTPUT, and once when they end it, at POSTROUTING or INPUT, if there is something left to do.
 //!
-//! The kernel forwards, decrements the TTL and makes ICMP errors; what conntrack and NAT decide, the engine decides. No
-//! socket is touched here.
+//! The kernel forwards, decrements the TTL and makes ICMP errors; what conntrack and NAT decide, the engine decides. Only
+//! what rules reject is answered here, and then the kernel hands that over like everything that this host sends. No socket is
+//! touched here.
 //!
 //! - [`slots`] is where a packet is remembered between the two hooks; its mark says where.
 //! - [`mod@identity`] tells packets apart, also in the quote of an error that the kernel made about one.
@@ -18,14 +19,18 @@ pub mod statistics;
 pub mod triggers;
 
 use ctwhy_core::conntrack::Attached;
-use ctwhy_core::hook::{Egress, Engine, Entered, Handed, Passage, Ruling, Unseen, Verdict};
+use ctwhy_core::hook::{DropCause, Egress, Engine, Entered, Handed, Passage, Ruling, Unseen, Verdict};
 use ctwhy_core::nat::Manip;
+use ctwhy_core::packet::Packet;
+use ctwhy_core::random::Random;
 use ctwhy_core::time::Time;
-use ctwhy_linux::queue::{Decision, Hook, Queued};
+use ctwhy_linux::queue::{Decision, Hook, Offload, Queued};
 use ctwhy_linux::rules::{NatBits, Slot};
 
+use crate::limit::Limits;
 use crate::router::{Ruled, Watch};
 use crate::statistics::count;
+use crate::voice::{Routes, Said, Voice};
 use identity::identity;
 use interfaces::Interfaces;
 use slots::{Kept, Slots};
@@ -50,6 +55,16 @@ impl Answer {
     const PASS: Answer = Answer { decision: Decision::Accept, mark: None, rewritten: false, begins: false };
 }
 
+/// What this host has to say because a rule rejected a packet: it is to be sent as it is, but for an IPv4 source of 0.0.0.0,
+/// which the kernel fills in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// From the IP header on.
+    pub packet: Vec<u8>,
+    /// The kernel's number of the interface that the rejected packet came in by, where a link-local address is told by it.
+    pub interface: Option<u32>,
+}
+
 /// A NAT between the hooks of a kernel.
 pub struct QueueNat {
     /// What decides.
@@ -61,16 +76,23 @@ pub struct QueueNat {
     bits: NatBits,
     slots: Slots,
     triggers: Triggers,
+    limits: Limits,
+    identifications: Random,
+    answers: Vec<Answered>,
     /// The packet as it was handed over, for whoever watches.
     arrived: Vec<u8>,
 }
 
 impl QueueNat {
-    /// A NAT that decides by `engine` and remembers packets in these bits of their mark.
+    /// A NAT that decides by `engine`, remembers packets in these bits of their mark, and rejects within `limits`. `seed` is
+    /// where it draws what nobody may guess.
     #[must_use]
-    pub fn new(engine: Engine, bits: NatBits) -> QueueNat {
+    pub fn new(engine: Engine, bits: NatBits, limits: Limits, seed: u64) -> QueueNat {
         QueueNat {
             engine,
+            limits: limits.seeded(seed),
+            identifications: Random::new(!seed),
+            answers: Vec::new(),
             interfaces: Interfaces::default(),
             statistics: Statistics::default(),
             bits,
@@ -125,6 +147,7 @@ impl QueueNat {
         let interface = handed.interface.filter(|_| received);
         match entered {
             Entered::Ended(ruling) => {
+                self.answer(&ruling, queued, interface, now);
                 let answer = self.ended(&ruling, handed.mark);
                 self.tell(interface, &ruling, &queued.payload, now, watch);
                 answer
@@ -205,7 +228,10 @@ impl QueueNat {
             (queued.original_len, queued.payload) = (departed.len(), departed);
         }
         let answer = match ruling.verdict {
-            Verdict::Drop(_) => self.ended(&ruling, handed.mark),
+            Verdict::Drop(_) => {
+                self.answer(&ruling, queued, interface, now);
+                self.ended(&ruling, handed.mark)
+            }
             Verdict::Accept if ruling.rewritten && !self.settle(queued) => Answer::DROP,
             Verdict::Accept => {
                 self.statistics.done += 1;
@@ -216,6 +242,28 @@ impl QueueNat {
         };
         self.tell(interface, &ruling, &queued.payload, now, watch);
         answer
+    }
+
+    /// A rule that rejects has something to say to whom the packet came from.
+    fn answer(&mut self, ruling: &Ruling, queued: &mut Queued, interface: Option<u16>, now: Time) {
+        let Verdict::Drop(DropCause::Rule { reject: Some(reject), .. }) = ruling.verdict else { return };
+        // Whoever reads the quote, or verifies the checksum, has the packet as a card would have sent it.
+        checksum::settle(&mut queued.payload, Offload { gso: false, ..queued.offload });
+        let Ok(packet) = Packet::parse(&queued.payload, queued.original_len) else { return };
+        let QueueNat { engine, limits, statistics, identifications, .. } = self;
+        let words = &mut statistics.words;
+        let mut voice = Voice { engine, routes: Routes::Kernel, limits, words, identifications, interface, now };
+        let Some(Said { bytes, what, .. }) = voice.reject(&packet, reject) else { return };
+        count(&mut self.statistics.words.said, what);
+        if let Some(tracked) = ruling.tracked() {
+            self.triggers.rejected(&bytes, tracked);
+        }
+        self.answers.push(Answered { packet: bytes, interface: queued.indev });
+    }
+
+    /// Takes what this host has to say by now.
+    pub fn take_answers(&mut self) -> Vec<Answered> {
+        std::mem::take(&mut self.answers)
     }
 
     /// What becomes of a packet that needs no other hook.

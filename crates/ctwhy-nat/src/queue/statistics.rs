@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::statistics::{Causes, Traffic};
+use crate::statistics::{Causes, Traffic, Words, write_causes};
 
 /// What was done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Statistics {
     pub ended: Causes,
     /// What somebody else's rules sent to the queues, and passed.
     pub elsewhere: u64,
+    /// What this host said because of rules that reject.
+    pub words: Words,
 }
 
 impl Statistics {
@@ -35,18 +37,16 @@ impl Statistics {
 
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Statistics { begun, done_at_once, done, rewritten, waited, ended, elsewhere } = self;
+        let Statistics { begun, done_at_once, done, rewritten, waited, ended, elsewhere, words } = self;
         writeln!(f, "in: {begun}; rewritten {rewritten} times")?;
         writeln!(f, "{done} passed both hooks, {done_at_once} the first alone, {waited} fragments that waited")?;
-        for (code, count) in ended {
-            writeln!(f, "  {:<10} {count:>6}  {code}", "ended")?;
-        }
+        write_causes(f, "ended", ended)?;
         if self.missing() > 0 {
             writeln!(f, "  {:<10} {:>6}  did not come back: the kernel dropped them", "ended", self.missing())?;
         }
         if *elsewhere > 0 {
             writeln!(f, "  {:<10} {elsewhere:>6}  by somebody else's rules", "queued")?;
         }
-        Ok(())
+        words.fmt(f)
     }
 }

@@ -2,7 +2,8 @@
 //! here it is found by what the kernel quotes of it.
 //!
 //! Only those are kept whose flow could not be found by the quote: the entry of a flow that begins is in no table, and a
-//! packet of which both addresses are translated has between the hooks a pair that is in none.
+//! packet of which both addresses are translated has between the hooks a pair that is in none. What rules have this host say
+//! is remembered as well, whatever it is about.
 
 use ctwhy_core::conntrack::{Attached, Tracked};
 
@@ -18,10 +19,12 @@ pub type Number = u64;
 #[derive(Debug)]
 struct Trigger {
     number: Number,
-    identity: u64,
+    identity: Option<u64>,
     /// What tells the reset that would answer it.
     reset: Option<u64>,
     tracked: Tracked,
+    /// A rule rejected it: the answer carries its entry, also a reset (`nf_reject_ip_tcphdr_put`, `nf_ct_attach`).
+    rejected: bool,
 }
 
 /// The packets that were let go last.
@@ -34,9 +37,19 @@ pub struct Triggers {
 impl Triggers {
     /// Remembers a packet that was let go.
     pub fn note(&mut self, identity: u64, reset: Option<u64>, tracked: Tracked) -> Number {
-        let number = self.next;
+        self.keep(Trigger { number: self.next, identity: Some(identity), reset, tracked, rejected: false })
+    }
+
+    /// Remembers what this host is about to say of a packet that a rule rejected.
+    pub fn rejected(&mut self, answer: &[u8], tracked: Tracked) {
+        let (identity, reset) = (identity::quoted(answer), identity::reset(answer));
+        self.keep(Trigger { number: self.next, identity, reset, tracked, rejected: true });
+    }
+
+    fn keep(&mut self, trigger: Trigger) -> Number {
+        let number = trigger.number;
         self.next += 1;
-        let trigger = Some(Trigger { number, identity, reset, tracked });
+        let trigger = Some(trigger);
         match self.recent.get_mut(place(number)) {
             Some(slot) => *slot = trigger,
             None => self.recent.push(trigger),
@@ -54,12 +67,14 @@ impl Triggers {
     /// The packet that a packet of this host answers, as far as its entry goes with the answer. It is answered once.
     pub fn of(&mut self, answer: &[u8]) -> Option<Tracked> {
         let found = match identity::quoted(answer) {
-            Some(quoted) => self.position(|trigger| trigger.identity == quoted),
+            Some(quoted) => self.position(|trigger| trigger.identity == Some(quoted)),
             None => {
-                // A connection that is in the table is found there, and the reset ends it.
+                // A connection that is in the table is found there, and the kernel's reset ends it.
                 let reset = identity::reset(answer)?;
-                let begins = |trigger: &Trigger| matches!(trigger.tracked.attached, Attached::Unconfirmed(_));
-                self.position(|trigger| trigger.reset == Some(reset) && begins(trigger))
+                let carries = |trigger: &Trigger| {
+                    trigger.rejected || matches!(trigger.tracked.attached, Attached::Unconfirmed(_))
+                };
+                self.position(|trigger| trigger.reset == Some(reset) && carries(trigger))
             }
         };
         self.recent.get_mut(found?)?.take().map(|trigger| trigger.tracked)

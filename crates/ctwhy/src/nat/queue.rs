@@ -19,10 +19,13 @@ use ctwhy_linux::links::{Change, Changes};
 use ctwhy_linux::queue::{MnlQueue, PacketQueue, QueueConfig, QueueStats, Queued, Verdict};
 use ctwhy_linux::rules::{NatBits, NatChains, NatRules};
 use ctwhy_linux::signal::wait_readable;
+use ctwhy_linux::socket::raw::RawSender;
 use ctwhy_linux::sysctl;
+use ctwhy_nat::limit::Limits;
 use ctwhy_nat::queue::interfaces::Present;
-use ctwhy_nat::queue::{Answer, QueueNat};
+use ctwhy_nat::queue::{Answer, Answered, QueueNat};
 use ctwhy_nat::router::{Ruled, Watch};
+use ctwhy_nat::statistics::count;
 
 use super::control::Control;
 use super::reporter::{Reporter, Seen};
@@ -105,14 +108,17 @@ pub(crate) fn run(args: &QueueArgs) -> Result<(), Failure> {
     if args.print_rules {
         return Ok(print(&args.rules())?);
     }
-    let mut engine = Engine::new(args.common.seed());
+    let seed = args.common.seed();
+    let mut engine = Engine::new(seed);
     for note in args.common.apply(&mut engine, Network::Present, None)?.notes {
         complain(format_args!("note: {note}"));
     }
     check(&engine)?;
     let control = Control::open(&args.common.name)?;
     let mut report = Reporter::new(args.common.trace, args.common.color)?;
-    let mut serving = Serving::open(args, QueueNat::new(engine, args.mark_mask)).map_err(explained)?;
+    let sender = if rejects(&engine) { Some(RawSender::open().map_err(explained)?) } else { None };
+    let nat = QueueNat::new(engine, args.mark_mask, limits()?, seed);
+    let mut serving = Serving::open(args, nat, sender).map_err(explained)?;
     report.message(&format!("{READY}: queues {} and {}", args.queue_num, args.rules().last_queue()));
     let mut told = Telling { report, aside: HashMap::new() };
     let served = serving.serve(control, &mut told);
@@ -130,17 +136,31 @@ fn print(rules: &NatRules) -> io::Result<()> {
     writeln!(out, "{}\n# To remove them:\n{}", rules.install_commands(), rules.remove_commands())
 }
 
-/// What this front end cannot do, and what does nothing.
+/// Is there a rule after which this host has to say something?
+fn rejects(engine: &Engine) -> bool {
+    let rules = [L3::V4, L3::V6].map(|l3num| engine.rules(l3num));
+    let mut tables = rules.iter().filter_map(|rules| rules.filter.as_ref());
+    tables.any(|table| table.rules().any(|rule| matches!(rule.target, Target::Reject(_))))
+}
+
+/// How many errors the kernel beside us would send, so that rules do not make this host send more.
+fn limits() -> Result<Limits, Failure> {
+    let mut limits = Limits::default();
+    for name in Limits::NAMES {
+        let path = if name.starts_with("net.") { name.to_owned() } else { format!("net.ipv4.{name}") };
+        // Not every kernel has all of them in every namespace.
+        if let Some(value) = sysctl::read(&path)?
+            && limits.set(name, &value).is_err()
+        {
+            complain(format_args!("note: {path} is {value}, which is no limit: errors have the usual one"));
+        }
+    }
+    Ok(limits)
+}
+
+/// What does nothing.
 fn check(engine: &Engine) -> Result<(), Failure> {
     let rules = [L3::V4, L3::V6].map(|l3num| engine.rules(l3num));
-    let tables = rules.iter().flat_map(|rules| [&rules.raw, &rules.mangle, &rules.filter]).flatten();
-    if let Some(rule) = tables.flat_map(|table| table.rules()).find(|rule| matches!(rule.target, Target::Reject(_))) {
-        let line = rule.line;
-        return Err(Failure::usage(format!(
-            "line {line} of the rules: who rejects also answers, which on a queue is the kernel's: put the rule into its own \
-             filter table, or use DROP"
-        )));
-    }
     if rules.iter().all(|rules| rules.nat.is_none()) {
         complain("note: nothing is translated: there are no rules for nat; add --rules FILE");
     }
@@ -170,6 +190,8 @@ struct Serving {
     last: MnlQueue,
     changes: Changes,
     nat: QueueNat,
+    /// Sends what rules have this host say; there only where they do.
+    sender: Option<RawSender>,
     clock: Clock,
     /// The packet at hand; its buffer is used again.
     queued: Queued,
@@ -180,7 +202,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn open(args: &QueueArgs, nat: QueueNat) -> io::Result<Serving> {
+    fn open(args: &QueueArgs, nat: QueueNat, sender: Option<RawSender>) -> io::Result<Serving> {
         let rules = args.rules();
         let queue = |number: u16| -> io::Result<MnlQueue> {
             let mut queue =
@@ -198,6 +220,7 @@ impl Serving {
             last,
             changes,
             nat,
+            sender,
             clock: Clock::start(),
             queued: Queued::default(),
             changed: Vec::new(),
@@ -255,7 +278,18 @@ impl Serving {
             }
         }
         ended += self.finish(now, watch)?;
+        self.say();
         Ok(begun + ended)
+    }
+
+    /// Sends what rules have this host say. It comes back as a packet that begins its way.
+    fn say(&mut self) {
+        let Some(sender) = &self.sender else { return };
+        for Answered { packet, interface } in self.nat.take_answers() {
+            if sender.send(&packet, interface).is_err() {
+                count(&mut self.nat.statistics.words.unsaid, "output.refused");
+            }
+        }
     }
 
     /// Lets go what was decided about, and takes it through its last hook.

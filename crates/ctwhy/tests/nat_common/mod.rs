@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Every test file uses some of it.
 
 pub(crate) mod checks;
+pub(crate) mod errors;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -58,6 +59,8 @@ fn surroundings(mtu: u32) -> Topology {
 /// A running NAT and the lab around it.
 pub(crate) struct Running {
     pub(crate) lab: Lab,
+    /// Where the client is plugged in.
+    pub(crate) inside: (&'static str, &'static str),
     child: Child,
     lines: Receiver<String>,
     /// Every line so far.
@@ -77,7 +80,7 @@ impl Running {
         {
             command.args(["--address", &format!("{interface}={address}/{length}")]);
         }
-        let running = Running::spawn(lab, command, rules, arguments);
+        let running = Running::spawn(lab, ("client", "lan"), command, rules, arguments);
         running.connect(if mtu < IPV6_MIN_MTU { &SERVER[..1] } else { &SERVER });
         running
     }
@@ -101,11 +104,17 @@ impl Running {
     pub(crate) fn queue_in(lab: Lab, rules: [&str; 2], arguments: &[&str]) -> Running {
         let mut command = lab.command("nat", CTWHY).unwrap();
         command.args(["nat", "queue"]);
-        Running::spawn(lab, command, rules, arguments)
+        Running::spawn(lab, ("client", "eth0"), command, rules, arguments)
     }
 
     /// Starts it and waits until it is ready.
-    fn spawn(lab: Lab, mut command: Command, rules: [&str; 2], arguments: &[&str]) -> Running {
+    fn spawn(
+        lab: Lab,
+        inside: (&'static str, &'static str),
+        mut command: Command,
+        rules: [&str; 2],
+        arguments: &[&str],
+    ) -> Running {
         let (reader, writer) = std::io::pipe().unwrap();
         static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
         let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +136,7 @@ impl Running {
                 }
             }
         });
-        let mut running = Running { lab, child, lines, said: Vec::new() };
+        let mut running = Running { lab, inside, child, lines, said: Vec::new() };
         running.until("ctwhy nat: ready");
         std::fs::remove_dir_all(directory).unwrap();
         running

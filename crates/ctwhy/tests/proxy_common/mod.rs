@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ctwhy_linux::lab::{Lab, Node, Topology};
 use ctwhy_linux::signal;
-use ctwhy_linux::wire::{Frame, Way, Wire};
+pub(crate) use ctwhy_linux::testing::packets_until as until;
 
 pub(crate) const CTWHY: &str = env!("CARGO_BIN_EXE_ctwhy");
 pub(crate) const GUEST: [&str; 2] = ["10.0.2.15", "fd00:2::15"];
@@ -107,26 +107,4 @@ pub(crate) fn addr(ip: &str, port: u16) -> SocketAddr {
 /// Any port of any address of the family of `ip`.
 pub(crate) fn any(ip: &str) -> SocketAddr {
     addr(if ip.contains(':') { "::" } else { "0.0.0.0" }, 0)
-}
-
-/// The packets that went this way past an interface until one fulfils a condition, that one last. Those of a TUN device
-/// have no Ethernet header.
-pub(crate) fn until(wire: &Wire, way: Way, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
-    let tun = wire.hardware_address() == [0; 6];
-    let mut seen = Vec::new();
-    loop {
-        while let Some(frame) = wire.recv().unwrap() {
-            let Frame { way: went, bytes, .. } = frame;
-            let packet = if tun { bytes } else { bytes[14..].to_vec() };
-            if went == way {
-                seen.push(packet);
-                if wanted(seen.last().unwrap()) {
-                    return seen;
-                }
-            }
-        }
-        use std::os::fd::AsFd;
-        let ready = signal::wait_readable(&[wire.as_fd()], Some(PATIENCE)).unwrap();
-        assert!(ready[0], "it never came; what came: {seen:02x?}");
-    }
 }
