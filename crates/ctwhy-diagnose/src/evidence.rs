@@ -91,6 +91,8 @@ impl Ttl {
     const FIRST_VALUES: [u8; 4] = [32, 64, 128, 255];
     /// More routers are hardly between two captures of one NAT.
     const HOPS: u8 = 3;
+    /// No way is longer.
+    const LONGEST: u8 = 40;
 
     fn count(&mut self, from: u8, to: u8) {
         *self.pairs.entry((from, to)).or_default() += 1;
@@ -120,7 +122,7 @@ impl Ttl {
             // From one and the same TTL nobody can tell a long way from a new value, but few ways are so long.
             Some(to) if usual(to) && most(&|_, other| other == to) => TtlOutcome::Set(to),
             Some(to) if self.pairs.len() > 1 && most(&|_, other| other == to) => TtlOutcome::Set(to),
-            _ => match (1..=u8::MAX).find(|hops| most(&|from, to| from.checked_sub(*hops) == Some(to))) {
+            _ => match (1..=Ttl::LONGEST).find(|hops| most(&|from, to| from.checked_sub(*hops) == Some(to))) {
                 Some(hops) => TtlOutcome::Decremented(hops),
                 None => TtlOutcome::Mixed,
             },
@@ -209,7 +211,7 @@ impl<'a> Both<'a> {
             // The hidden end is the one that is called something else outside.
             (false, _) => Direction::Original,
             (true, false) => Direction::Reply,
-            (true, true) => untranslated_out(pair, inside, outside),
+            (true, true) => pair.out.unwrap_or_else(|| untranslated_out(pair, inside, outside)),
         };
         Some(Both { pair, inside, outside, out })
     }
@@ -245,7 +247,7 @@ impl<'a> Both<'a> {
     }
 }
 
-/// Which way is out when no address says it: where the TTL is a little smaller outside, and not the way back. It is the way
+/// Which way is out when no address and no other flow says it: where the TTL is a little smaller outside, and not the way back. It is the way
 /// that the flow began in, unless both directions contradict that.
 fn untranslated_out(pair: Pair, inside: &Flow, outside: &Flow) -> Direction {
     let ttl = |lane: &Lane| lane.packets.first().map(|facts| facts.ttl);
@@ -363,7 +365,9 @@ impl Evidence {
             (Detail::Tcp { stamp: Some(from), .. }, Detail::Tcp { stamp: Some(to), .. }) => {
                 self.timestamps.count(from, to);
             }
-            (Detail::Udp, Detail::Udp) if from.checksum == 0 => self.no_checksum.count(0, to.checksum.into()),
+            (Detail::Udp, Detail::Udp) if from.checksum == Some(0) => {
+                self.no_checksum.count(0, u32::from(to.checksum != Some(0)));
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
+use ctwhy_core::checksum::Sum;
 use ctwhy_core::packet::{Packet, Quoted, be16, be32};
 use ctwhy_core::track::{icmp, icmpv6};
 use ctwhy_core::tuple::{L3, Tuple, extract, proto};
@@ -86,8 +87,9 @@ pub(crate) struct Facts {
     pub(crate) ttl: u8,
     /// TOS or traffic class.
     pub(crate) tos: u8,
-    /// Of the transport header.
-    pub(crate) checksum: u16,
+    /// Of the transport header. `None` where the device was to finish it (checksum offload): what was captured then is what
+    /// the host began with, and not what it sent.
+    pub(crate) checksum: Option<u16>,
     pub(crate) detail: Detail,
 }
 
@@ -206,11 +208,13 @@ fn look_at<'a>(observed: &Observed<'a>) -> Result<Seen<'a>, Passed> {
     let shape = shape(protocol, l4.bytes, l4.len).ok_or(Passed::Unreadable)?;
     let payload = l4.bytes.get(shape.header..).unwrap_or_default();
     let len = shape.len.saturating_sub(shape.header);
+    let begun =
+        Sum::default().pseudo_header(packet.l3num, packet.src, packet.dst, transport.protonum, shape.len).fold();
     let facts = Facts {
         time: observed.time_ns,
         content: content(protocol, payload, len),
         len: u32::try_from(len).unwrap_or(u32::MAX),
-        checksum: shape.checksum,
+        checksum: Some(shape.checksum).filter(|sum| protocol == Protocol::Echo || *sum != begun),
         detail: shape.detail,
         ttl: packet.ttl,
         ..network_facts(&packet)
@@ -260,7 +264,7 @@ fn network_facts(packet: &Packet<'_>) -> Facts {
         L3::V4 => (be16(bytes, 4).unwrap_or(0), 0, (word >> 16) as u8, word as u16),
         L3::V6 => (0, word & 0x000f_ffff, (word >> 20) as u8, be16(bytes, 4).unwrap_or(0)),
     };
-    let (time, content, len, checksum, ttl) = (0, None, 0, 0, 0);
+    let (time, content, len, checksum, ttl) = (0, None, 0, None, 0);
     Facts { time, content, len, total, id, label, ttl, tos, checksum, detail: Detail::Udp }
 }
 

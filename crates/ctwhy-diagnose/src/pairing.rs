@@ -28,6 +28,8 @@ pub(crate) struct Pair {
     pub(crate) weak: bool,
     /// Does what it carries, or its numbers, tell it from all others without asking where it goes?
     pub(crate) unique: bool,
+    /// Which direction inside goes out, where nothing of it is translated and other pairs say whose host it is.
+    pub(crate) out: Option<Direction>,
 }
 
 impl Pair {
@@ -75,6 +77,7 @@ pub(crate) fn pair(inside: &Flows, outside: &Flows, indexes: (&Index, &Index), c
         }
     }
     all.extend(judge.weak(&taken_in, &taken_out));
+    orient(&mut all, inside, outside);
     drop_strangers(&mut all, inside, outside);
     drop_misfits(&mut all, inside, outside);
     all.sort_by_key(|pair| pair.inside);
@@ -123,6 +126,7 @@ impl Judge<'_> {
                 aligned,
                 weak: !shared.sure,
                 unique: shared.points / 100 >= ENOUGH,
+                out: None,
             };
             self.judge(flow, self.outside.all.get(other)?, pair, shared.points)
         });
@@ -254,7 +258,14 @@ impl Judge<'_> {
             let Some(other) = other.get(destination) else { continue };
             let Some(clock) = self.clock else {
                 if let ([(inside, _)], [(outside, _)]) = (own.as_slice(), other.as_slice()) {
-                    found.push(Pair { inside: *inside, outside: *outside, aligned: true, weak: true, unique: false });
+                    found.push(Pair {
+                        inside: *inside,
+                        outside: *outside,
+                        aligned: true,
+                        weak: true,
+                        unique: false,
+                        out: None,
+                    });
                 }
                 continue;
             };
@@ -267,11 +278,24 @@ impl Judge<'_> {
                 let fits =
                     self.inside.all.get(*inside).zip(self.outside.all.get(outside)).is_some_and(|(a, b)| agree(a, b));
                 if mutual && within && fits {
-                    found.push(Pair { inside: *inside, outside, aligned: true, weak: true, unique: false });
+                    found.push(Pair { inside: *inside, outside, aligned: true, weak: true, unique: false, out: None });
                 }
             }
         }
         found
+    }
+}
+
+/// Says of flows in which nothing is translated which end is the hidden one, where that is known of its host from others: a
+/// NAT that keeps ports may hide a host behind the address that it has itself.
+fn orient(pairs: &mut [Pair], inside: &Flows, outside: &Flows) {
+    let both = |pair: &Pair| Both::new(*pair, inside, outside);
+    let translated = pairs.iter().filter_map(both).filter(Both::is_translated);
+    let hidden: HashSet<(L3, Addr)> = translated.map(|both| both.inside_address()).collect();
+    for pair in pairs.iter_mut() {
+        let Some(flow) = inside.all.get(pair.inside) else { continue };
+        let is_hidden = |way| hidden.contains(&(flow.tuple(way).l3num, flow.tuple(way).src));
+        pair.out = Direction::BOTH.into_iter().find(|way| is_hidden(*way) && !is_hidden(way.opposite()));
     }
 }
 

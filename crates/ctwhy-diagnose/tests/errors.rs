@@ -7,7 +7,10 @@ use std::net::IpAddr;
 
 use common::{Captures, Does, Head, MS, World, packet};
 use ctwhy_conform::compose::{Ip, icmp, udp};
+use ctwhy_core::checksum::Sum;
 use ctwhy_core::direction::CtInfo;
+use ctwhy_core::packet::Packet;
+use ctwhy_core::tuple::proto;
 use ctwhy_diagnose::Side;
 use ctwhy_diagnose::errors::{Fate, Field, Judged, Why};
 use ctwhy_diagnose::report::Report;
@@ -90,7 +93,7 @@ impl<'a> Message<'a> {
 
 fn fix_header(bytes: &mut [u8]) {
     bytes[10..12].fill(0);
-    let sum = ctwhy_core::checksum::Sum::default().bytes(&bytes[..20]).checksum();
+    let sum = Sum::default().bytes(&bytes[..20]).checksum();
     bytes[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
@@ -102,6 +105,35 @@ fn only(report: &Report) -> &Judged {
 
 fn fields(error: &Judged) -> Vec<Field> {
     error.differences.iter().map(|difference| difference.field).collect()
+}
+
+/// A UDP datagram as a host captures what it sends itself where its device finishes checksums.
+fn begun(bytes: &mut [u8]) {
+    let packet = Packet::parse(bytes, bytes.len()).unwrap();
+    let (offset, length) = (packet.transport.unwrap().offset, bytes.len() - packet.transport.unwrap().offset);
+    let sum = Sum::default().pseudo_header(packet.l3num, packet.src, packet.dst, proto::UDP, length).fold();
+    bytes[offset + 6..offset + 8].copy_from_slice(&sum.to_be_bytes());
+}
+
+#[test]
+fn a_checksum_that_a_device_finishes_is_not_held_against_the_nat() {
+    for ipv6 in [false, true] {
+        for side in [Side::Inside, Side::Outside] {
+            let scene = |wrong| {
+                let mut scene = Scene::new(ipv6);
+                let (left, mut sent) = (Scene::spent(&scene.left), Scene::spent(&scene.sent));
+                let captures = &mut scene.world.captures;
+                let packets = if side == Side::Inside { &mut captures.inside } else { &mut captures.outside };
+                begun(&mut packets.last_mut().unwrap().1);
+                let checksum = if ipv6 { 46 } else { 26 };
+                sent[checksum] ^= wrong;
+                scene.errors(Message::exceeded(&left), Some(Message::exceeded(&sent)))
+            };
+            assert_eq!(only(&scene(0)).fate, Fate::Relayed, "{side}");
+            let wrong = scene(0x55);
+            assert_eq!((only(&wrong).fate, fields(only(&wrong))), (Fate::Mistranslated, vec![Field::QuotedChecksum]));
+        }
+    }
 }
 
 #[test]

@@ -79,6 +79,28 @@ fn nothing_unrelated_is_paired() {
     }
 }
 
+/// A proxy whose guest has the address of its host, and that keeps the ports of UDP: nothing says which end of such a flow
+/// is the hidden one, and the captures begin with an answer. The host's connections do.
+#[test]
+fn a_flow_in_which_nothing_is_translated_belongs_to_its_host() {
+    for ipv6 in [false, true] {
+        let mut world = World::new(8, ipv6, Does::Proxy);
+        world.public = world.client;
+        world.keeps_ports = true;
+        world.udp_talk(4);
+        world.captures.inside.remove(0);
+        world.captures.outside.remove(0);
+        world.connection(true);
+        let report = world.captures.diagnose();
+        let [nat] = report.nats.as_slice() else { panic!("{:#?}", report.nats) };
+        assert_eq!((nat.kind, nat.address), (Kind::SocketProxy, Some(world.public.into())));
+        let udp = finding(&report, Protocol::Udp);
+        let ttls = [udp.evidence.ttl_out.outcome(), udp.evidence.ttl_back.outcome()];
+        assert_eq!(ttls, [TtlOutcome::Set(64); 2], "{udp:#?}");
+        assert_eq!(udp.evidence.ttl_out.pairs.keys().next(), Some(&(57, 64)));
+    }
+}
+
 #[test]
 fn protocols_that_are_treated_otherwise_make_it_mixed() {
     let mut world = World::new(7, false, Does::Rewrite);

@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use ctwhy_conform::compose::{Ip, Piece, icmp, udp};
-use ctwhy_fixture::linktype::LinkType;
-use ctwhy_fixture::write::{Packet, PcapngWriter};
-use diagnose_common::{diagnose, folder, kind};
+use diagnose_common::{diagnose, folder, kind, two_files, write};
 use serde_json::Value;
 
 const MS: u64 = 1_000_000;
+/// When everything begins.
+const START: u64 = 1_700_000_000_000_000_000;
 
 /// Packets of the two sides of a NAT that rewrites packets, and when they were seen.
 struct Both {
@@ -26,7 +26,7 @@ fn traffic(relayed: bool) -> Both {
     let ip = |src: &str, dst: &str, ttl: u8, id: u16| Ip { id, ..Ip::new(src, dst).ttl(ttl) };
     let (client, public, server) = ("192.168.1.2", "203.0.113.2", "192.0.2.80");
     for turn in 0..6u16 {
-        let at = u64::from(turn) * 100 * MS;
+        let at = START + u64::from(turn) * 100 * MS;
         let (question, answer) = (format!("question {turn}"), format!("answer {turn}"));
         let [a, b] = [ip(client, server, 64, 700 + turn), ip(public, server, 63, 700 + turn)];
         inside.push((at, a.packet(udp(&a, 40_000, 53, question.as_bytes()))));
@@ -35,7 +35,7 @@ fn traffic(relayed: bool) -> Both {
         outside.push((at + 20 * MS, a.packet(udp(&a, 53, 50_000, answer.as_bytes()))));
         inside.push((at + 21 * MS, b.packet(udp(&b, 53, 40_000, answer.as_bytes()))));
     }
-    let at = 450 * MS;
+    let at = START + 450 * MS;
     let [a, b] = [ip(client, server, 2, 1234), ip(public, server, 1, 1234)];
     let (sent, left) =
         (a.clone().ttl(1).packet(udp(&a, 40_001, 33_434, b"probe")), b.packet(udp(&b, 50_001, 33_434, b"probe")));
@@ -54,39 +54,15 @@ fn traffic(relayed: bool) -> Both {
     Both { inside, outside }
 }
 
-/// An interface by its name, and its packets with their times.
-type Interface<'a> = (Option<&'a str>, &'a [(u64, Vec<u8>)]);
-
-/// Writes a pcapng whose interfaces are these.
-fn write(folder: &Path, name: &str, interfaces: &[Interface<'_>]) -> String {
-    let path = folder.join(name);
-    let mut writer = PcapngWriter::new(Vec::new(), "test").unwrap();
-    for (name, _) in interfaces {
-        writer.add_interface(*name, LinkType::RAW, None).unwrap();
-    }
-    let mut packets: Vec<(u64, u32, &[u8])> = Vec::new();
-    for ((_, own), interface) in interfaces.iter().zip(0..) {
-        packets.extend(own.iter().map(|(time, bytes)| (*time, interface, bytes.as_slice())));
-    }
-    packets.sort();
-    for (time, interface, bytes) in packets {
-        let (time_ns, original_len) = (1_700_000_000_000_000_000 + time, u32::try_from(bytes.len()).unwrap());
-        writer.packet(Packet { interface, time_ns, original_len, bytes }, []).unwrap();
-    }
-    fs::write(&path, writer.finish().unwrap()).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-fn two_files(folder: &Path, both: &Both) -> [String; 2] {
-    let one = |name, packets: &[(u64, Vec<u8>)]| write(folder, name, &[(None, packets)]);
-    [one("inside.pcapng", &both.inside), one("outside.pcapng", &both.outside)]
+fn files(folder: &Path, both: &Both) -> [String; 2] {
+    two_files(folder, &both.inside, &both.outside)
 }
 
 #[test]
 fn two_files_and_one_say_the_same() {
     let folder = folder("one-file");
     let both = traffic(true);
-    let [inside, outside] = two_files(&folder, &both);
+    let [inside, outside] = files(&folder, &both);
     let capture =
         write(&folder, "both.pcapng", &[(Some("lan"), &both.inside), (Some("wan"), &both.outside), (None, &[])]);
     let two = diagnose(&["--inside", &inside, "--outside", &outside]);
@@ -109,7 +85,7 @@ fn two_files_and_one_say_the_same() {
 #[test]
 fn an_error_that_is_swallowed_is_explained() {
     let folder = folder("swallowed");
-    let [inside, outside] = two_files(&folder, &traffic(false));
+    let [inside, outside] = files(&folder, &traffic(false));
     let ran = diagnose(&["--inside", &inside, "--outside", &outside]);
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     for line in [
@@ -138,7 +114,7 @@ fn an_error_that_is_swallowed_is_explained() {
 #[test]
 fn colour_only_where_it_is_wanted() {
     let folder = folder("colour");
-    let [inside, outside] = two_files(&folder, &traffic(true));
+    let [inside, outside] = files(&folder, &traffic(true));
     let arguments = ["--inside", &inside, "--outside", &outside];
     assert!(!diagnose(&arguments).out.contains('\x1b'));
     assert!(diagnose(&[&arguments[..], &["--color", "always"]].concat()).out.contains("\x1b["));
@@ -148,7 +124,7 @@ fn colour_only_where_it_is_wanted() {
 fn too_little_has_an_exit_code_of_its_own() {
     let folder = folder("too-little");
     let both = traffic(true);
-    let [inside, _] = two_files(&folder, &both);
+    let [inside, _] = files(&folder, &both);
     let nothing = write(&folder, "nothing.pcapng", &[(None, &[])]);
     let ran = diagnose(&["--inside", &inside, "--outside", &nothing]);
     assert_eq!(ran.code, Some(3), "{}", ran.out);
@@ -168,7 +144,7 @@ fn too_little_has_an_exit_code_of_its_own() {
 fn what_is_wrong_with_the_arguments_and_files_is_said_in_one_line() {
     let folder = folder("bad");
     let both = traffic(true);
-    let [inside, outside] = two_files(&folder, &both);
+    let [inside, outside] = files(&folder, &both);
     let capture = write(&folder, "both.pcapng", &[(Some("l\x1b[2Jan"), &both.inside), (Some("wan"), &both.outside)]);
     let text = folder.join("notes.txt");
     fs::write(&text, "no capture\n").unwrap();
@@ -201,7 +177,7 @@ fn what_is_wrong_with_the_arguments_and_files_is_said_in_one_line() {
 #[test]
 fn a_capture_that_is_cut_off_is_diagnosed_as_far_as_it_goes() {
     let folder = folder("cut");
-    let [inside, outside] = two_files(&folder, &traffic(true));
+    let [inside, outside] = files(&folder, &traffic(true));
     let mut bytes = fs::read(&outside).unwrap();
     bytes.truncate(bytes.len() - 7);
     fs::write(&outside, bytes).unwrap();
@@ -221,7 +197,7 @@ fn what_is_not_looked_at_is_counted_aloud() {
     let mut broken = ip.packet(body);
     broken[10] ^= 1;
     both.inside.push((1, broken));
-    let [inside, outside] = two_files(&folder, &both);
+    let [inside, outside] = files(&folder, &both);
     let ran = diagnose(&["--inside", &inside, "--outside", &outside]);
     assert_eq!(ran.code, Some(0));
     assert_eq!(

@@ -234,7 +234,7 @@ fn quotes(ours: &Quote<'_>, theirs: &Quote<'_>, sent: Option<&Facts>, l3num: L3,
         Some(theirs.total.into()),
         sent.map(|facts| facts.total.into()),
     );
-    let checksum = sent.map(|facts| facts.checksum.into());
+    let checksum = sent.and_then(|facts| facts.checksum).map(Into::into);
     either(Field::QuotedChecksum, ours.checksum.map(Into::into), theirs.checksum.map(Into::into), checksum);
     either(Field::QuotedSequence, ours.seq, theirs.seq, sent.and_then(tcp));
     differences.add(Field::QuotedTtl, ours.ttl, theirs.ttl, false);

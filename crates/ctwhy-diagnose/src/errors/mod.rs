@@ -468,7 +468,9 @@ fn sent<'a>(both: &Both<'a>, seen: Side, error: &Error, clock: Option<&Clock>) -
         let same_id = error.l3num == L3::V6 || facts.id == quote.id;
         match facts.detail {
             Detail::Tcp { seq, .. } => quote.seq == Some(seq) && same_id,
-            Detail::Udp => same_id && quote.checksum == Some(facts.checksum),
+            Detail::Udp if facts.checksum.is_some() => same_id && quote.checksum == facts.checksum,
+            // Then only the identification tells datagrams apart.
+            Detail::Udp => same_id && facts.id != 0,
             Detail::Echo { seq, .. } => quote.echo_seq == Some(seq),
         }
     };

@@ -88,9 +88,10 @@ impl Captures {
     /// What is wrong with the captures: the clock outside is ahead by `skew` and faster by `ppm`, and of a hundred packets
     /// `loss` are missing at either side.
     pub(crate) fn spoilt(mut self, skew: i64, ppm: f64, loss: u64, dice: &mut Dice) -> Captures {
+        let start = self.inside.iter().map(|(time, _)| *time).min().unwrap_or(START);
         for (time, _) in &mut self.outside {
-            let drift = ((*time - START) as f64 * ppm / 1e6) as i64;
-            *time = time.checked_add_signed(skew + drift).unwrap();
+            let drift = (*time as i64 - start as i64) as f64 * ppm / 1e6;
+            *time = time.checked_add_signed(skew + drift as i64).unwrap();
         }
         for side in [&mut self.inside, &mut self.outside] {
             side.retain(|_| dice.below(100) >= loss);
@@ -132,6 +133,8 @@ pub(crate) struct World {
     pub(crate) udp: Does,
     pub(crate) echo: Does,
     pub(crate) relays_errors: bool,
+    /// Do UDP's ports stay as they are?
+    pub(crate) keeps_ports: bool,
     pub(crate) dice: Dice,
     pub(crate) now: u64,
     pub(crate) captures: Captures,
@@ -160,6 +163,7 @@ impl World {
             udp: does,
             echo: does,
             relays_errors: does == Does::Rewrite,
+            keeps_ports: false,
             dice: Dice::new(seed),
             now: START,
             captures: Captures::default(),
@@ -215,7 +219,8 @@ impl World {
 
     /// Questions and answers from one port.
     pub(crate) fn udp_talk(&mut self, rounds: usize) {
-        let (sport, mapped) = (40_000 + self.dice.below(20_000) as u16, self.port());
+        let sport = 40_000 + self.dice.below(20_000) as u16;
+        let mapped = if self.keeps_ports { sport } else { self.port() };
         for _ in 0..rounds {
             let (question, answer) = (self.dice.bytes(40), self.dice.bytes(90));
             let port = move |side| if side == Side::Inside { sport } else { mapped };

@@ -1,13 +1,12 @@
 //! The real binary on captures of both sides.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Each test file uses a part.
 
-pub(crate) mod world;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ctwhy_linux::{program, testing};
+use ctwhy_fixture::linktype::LinkType;
+use ctwhy_fixture::write::{Packet, PcapngWriter};
 use serde_json::Value;
 
 /// What a run left behind.
@@ -34,15 +33,32 @@ pub(crate) fn folder(test: &str) -> PathBuf {
     folder
 }
 
-/// Is the tool here? Skips the test aloud where it is not.
-pub(crate) fn have(tool: &str) -> bool {
-    match program::find(tool) {
-        Ok(_) => true,
-        Err(missing) => {
-            testing::skip(&missing);
-            false
-        }
+/// Packets from their IP header on, and when they were seen, in nanoseconds since the epoch.
+pub(crate) type Packets = [(u64, Vec<u8>)];
+
+/// Writes a pcapng whose interfaces are these, each with its name and its packets; the name of the file.
+pub(crate) fn write(folder: &Path, name: &str, interfaces: &[(Option<&str>, &Packets)]) -> String {
+    let path = folder.join(name);
+    let mut writer = PcapngWriter::new(Vec::new(), "test").unwrap();
+    for (name, _) in interfaces {
+        writer.add_interface(*name, LinkType::RAW, None).unwrap();
     }
+    let mut packets: Vec<(u64, u32, &[u8])> = Vec::new();
+    for ((_, own), interface) in interfaces.iter().zip(0..) {
+        packets.extend(own.iter().map(|(time, bytes)| (*time, interface, bytes.as_slice())));
+    }
+    packets.sort();
+    for (time_ns, interface, bytes) in packets {
+        let original_len = u32::try_from(bytes.len()).unwrap();
+        writer.packet(Packet { interface, time_ns, original_len, bytes }, []).unwrap();
+    }
+    fs::write(&path, writer.finish().unwrap()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A file for each side.
+pub(crate) fn two_files(folder: &Path, inside: &Packets, outside: &Packets) -> [String; 2] {
+    [("inside.pcapng", inside), ("outside.pcapng", outside)].map(|(name, all)| write(folder, name, &[(None, all)]))
 }
 
 /// The kinds of the NATs of a family.
