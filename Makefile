@@ -51,9 +51,9 @@ book: ## build the book into target/book
 	$(ENV) mdbook build book
 	@echo 'open target/book/index.html'
 
-bench: setup ## the benchmarks
-	@if ls crates/*/benches/*.rs >/dev/null 2>&1; then $(ENV) cargo bench --locked --workspace; \
-	else echo 'no benchmarks yet'; fi
+bench: setup ## the benchmarks: the engine, then NATs beside each other; UPDATE_BOOK=1 writes the book's tables
+	@$(ENV) cargo bench --locked --workspace --exclude ctwhy
+	@$(ENV) $(if $(UPDATE_BOOK),UPDATE_BOOK=1) cargo bench --locked -p ctwhy --bench nat
 
 clean: ## remove all that was built or unpacked
 	rm -rf target

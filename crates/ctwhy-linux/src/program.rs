@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Where tools for the administrator live, which an ordinary user's PATH leaves out.
 const ADMIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -46,6 +47,7 @@ pub fn package(program: &str) -> Option<&'static str> {
         }
         "nft" => "nftables",
         "ping" => "iputils-ping",
+        "iperf3" => "iperf3",
         "pasta" => "passt",
         "slirp4netns" => "slirp4netns",
         "tcpdump" => "tcpdump",
@@ -111,4 +113,19 @@ pub fn run(command: &mut Command, input: &str) -> io::Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.trim();
     Err(io::Error::other(format!("`{name} {}` ended with {}: {said}", arguments.join(" "), output.status)))
+}
+
+/// How long a process with all its threads has been on a processor, interrupts of the network served on its way included
+/// unless the kernel counts those apart (CONFIG_IRQ_TIME_ACCOUNTING).
+///
+/// # Errors
+/// It has ended, or the kernel does not say (CONFIG_SCHED_INFO).
+pub fn processor_time(pid: i32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path().join("schedstat");
+        let text = std::fs::read_to_string(&path).map_err(crate::context(path.display()))?;
+        nanoseconds += text.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ctwhy_linux::lab::{self, Lab, Topology};
 use ctwhy_linux::{program, signal};
@@ -255,6 +256,14 @@ impl World {
     /// No such line for 20 seconds, or it ended; what it said last is in the error. The kernel says nothing.
     pub fn until(&mut self, start: &str) -> io::Result<String> {
         self.process.as_mut().ok_or_else(|| no_program(self.nat))?.until(start)
+    }
+
+    /// How long the program was on a processor so far, see [`program::processor_time`]. The kernel is no program.
+    ///
+    /// # Errors
+    /// It does not run, or is the kernel.
+    pub fn processor_time(&self) -> io::Result<Duration> {
+        self.process.as_ref().ok_or_else(|| no_program(self.nat))?.processor_time()
     }
 
     /// Sends the program a signal.

@@ -67,6 +67,15 @@ pub fn probe_tun() -> Result<(), WhyNot> {
     opened.map(drop).map_err(|error| WhyNot(format!("{DEVICE}: {error}")))
 }
 
+/// The process of the program of a [`Lab::command`], as this process sees it; `None` when it has ended.
+#[must_use]
+pub fn pid(child: &Child) -> Option<i32> {
+    // It is a child of the process that entered the lab, and alone.
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    children.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Kills the program of a [`Lab::command`] with SIGKILL and returns when it is gone.
 ///
 /// # Errors
@@ -75,10 +84,8 @@ pub fn kill(child: &mut Child) -> io::Result<ExitStatus> {
     if let Some(status) = child.try_wait()? {
         return Ok(status);
     }
-    // It is a child of the process that entered the lab, and alone; what killed only that one would not wait for it.
-    let children = format!("/proc/{0}/task/{0}/children", child.id());
-    let children = std::fs::read_to_string(children).unwrap_or_default();
-    match children.split_ascii_whitespace().next().and_then(|pid| pid.parse().ok()) {
+    // What killed only the process that entered the lab would not wait for it.
+    match pid(child) {
         // One that has ended in between is what was wanted.
         Some(pid) => drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)),
         // It takes the program along.
@@ -223,6 +230,20 @@ impl Lab {
         Ok(Injector::new(self.wire(&peer.node, &peer.interface)?, destination))
     }
 
+    /// Turns checksum and segmentation offload of every cable on, as the kernel makes them, or off again, as labs have them.
+    /// A lab that was attached to knows none of its cables.
+    ///
+    /// # Errors
+    /// An interface is gone.
+    pub fn offload(&self, on: bool) -> io::Result<()> {
+        self.topology.links.iter().flat_map(|link| [&link.a, &link.b]).try_for_each(|end| self.offload_at(end, on))
+    }
+
+    fn offload_at(&self, end: &End, on: bool) -> io::Result<()> {
+        let what = format!("{} of {}", end.interface, end.node);
+        settings::offload(&self.namespaces, self.network(&end.node)?, &end.interface, on).map_err(context(what))
+    }
+
     fn network(&self, node: &str) -> io::Result<&Arc<OwnedFd>> {
         self.nodes.get(node).ok_or_else(|| {
             let known: Vec<&str> = self.nodes().collect();
@@ -261,12 +282,10 @@ impl Lab {
         let links: String = topology.links.iter().map(link_line).collect();
         program::run(self.base_command("ip")?.args(["-batch", "-"]), &links)?;
         for node in &topology.nodes {
-            let network = self.network(&node.name)?;
             let ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]).filter(|end| end.node == node.name);
             let ends: Vec<&End> = ends.collect();
             for end in &ends {
-                let what = format!("{} of {}", end.interface, end.node);
-                settings::disable_offload(&self.namespaces, network, &end.interface).map_err(context(what))?;
+                self.offload_at(end, false)?;
             }
             let lines = node_lines(node, &ends);
             program::run(self.command(&node.name, "ip")?.args(["-batch", "-"]), &lines).map_err(context(&node.name))?;

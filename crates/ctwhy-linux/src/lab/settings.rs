@@ -45,38 +45,50 @@ struct EthtoolValue {
 }
 
 const ETHTOOL_STXCSUM: u32 = 0x17;
-/// What may be absent or fixed: scatter-gather, and segmentation and receive offloads.
-const OPTIONAL: [u32; 4] = [0x19, 0x1f, 0x24, 0x2c];
+/// What may be absent or fixed: scatter-gather and segmentation offloads.
+const SEGMENTATION: [u32; 3] = [0x19, 0x1f, 0x24];
+/// Putting together what was received, which is off where nobody turned it on.
+const ETHTOOL_SGRO: u32 = 0x2c;
 
-/// `ethtool -K IF tx off sg off tso off gso off gro off`: every packet has a finished checksum and is one packet.
-pub(super) fn disable_offload(namespaces: &Namespaces, network: &OwnedFd, interface: &str) -> io::Result<()> {
+/// `ethtool -K IF tx off sg off tso off gso off gro off`: every packet has a finished checksum and is one packet. Or back
+/// on, but for the last, as the kernel makes the interface.
+pub(super) fn offload(namespaces: &Namespaces, network: &OwnedFd, interface: &str, on: bool) -> io::Result<()> {
     // SAFETY: all-zero is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
         *place = byte as libc::c_char;
     }
     // SAFETY: the closure makes only system calls.
-    unsafe { namespaces.in_clone(network, || ethtool(&mut request)) }
+    unsafe { namespaces.in_clone(network, || ethtool(&mut request, on)) }
 }
 
 /// Only system calls.
-fn ethtool(request: &mut libc::ifreq) -> io::Result<()> {
+fn ethtool(request: &mut libc::ifreq, on: bool) -> io::Result<()> {
     // SAFETY: `request` and the value that it points at live throughout each call, which is what SIOCETHTOOL wants.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut off = |command: u32| {
-            let mut value = EthtoolValue { command, data: 0 };
+        let mut set = |command: u32, on: bool| {
+            let mut value = EthtoolValue { command, data: u32::from(on) };
             request.ifr_ifru.ifru_data = (&raw mut value).cast();
             libc::ioctl(socket, libc::SIOCETHTOOL as libc::Ioctl, &raw mut *request)
         };
-        for command in OPTIONAL {
-            off(command);
+        set(ETHTOOL_SGRO, false);
+        // Segments need checksums: those are the last to go and the first to come.
+        if !on {
+            for command in SEGMENTATION {
+                set(command, on);
+            }
         }
-        let result = off(ETHTOOL_STXCSUM);
+        let result = set(ETHTOOL_STXCSUM, on);
         let error = io::Error::last_os_error();
+        if on {
+            for command in SEGMENTATION {
+                set(command, on);
+            }
+        }
         libc::close(socket);
         if result < 0 { Err(error) } else { Ok(()) }
     }
