@@ -306,8 +306,9 @@ impl Conntrack {
         flow.status |= Status::EXPECTED;
         flow.mark = of_master.flow.mark;
         if !found.flags.permanent {
-            table.expectations.remove(&found);
+            table.unexpect(&found);
         }
+        table.counters.expect_new += 1;
         sink.step(|| Step::Expected { master: master.number, helper: found.helper });
         follow(flow, &found, &master, (table, now), &mut self.random, sink);
         Some(master)

@@ -6,6 +6,7 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use crate::counters::Counters;
 use crate::direction::Direction;
 use crate::extension::ExtensionId;
 use crate::helper::{Helper, Policy};
@@ -188,20 +189,28 @@ impl Expectations {
     }
 
     /// Takes one out (`nf_ct_unlink_expect`).
-    pub(crate) fn remove(&mut self, one: &Expectation) -> bool {
+    pub(crate) fn remove(&mut self, one: &Expectation, counters: &mut Counters) -> bool {
         let hash = self.hash(&one.tuple);
-        match self.found.find_entry(hash, |other| other.serial == one.serial) {
-            Ok(entry) => {
-                entry.remove();
-                true
-            }
-            Err(_) => false,
-        }
+        let Ok(entry) = self.found.find_entry(hash, |other| other.serial == one.serial) else { return false };
+        entry.remove();
+        counters.expect_delete += 1;
+        true
     }
 
     /// `nf_ct_remove_expectations`: the master is gone (EXP-09).
-    pub(crate) fn remove_all(&mut self, master: ExtensionId) {
-        self.found.retain(|one| one.master != master);
+    pub(crate) fn remove_all(&mut self, master: ExtensionId, counters: &mut Counters) {
+        self.retain(|one| one.master != master, counters);
+    }
+
+    /// `nf_ct_expectation_timed_out`: those of which the time is over go.
+    pub(crate) fn expire(&mut self, now: Time, counters: &mut Counters) {
+        self.retain(|one| one.expires > now, counters);
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Expectation) -> bool, counters: &mut Counters) {
+        let before = self.found.len();
+        self.found.retain(|one| stays(one));
+        counters.expect_delete += (before - self.found.len()) as u64;
     }
 
     /// `nf_ct_expect_related`: takes an expectation in the place of an equal one, and of the oldest one where its
@@ -209,7 +218,13 @@ impl Expectations {
     ///
     /// # Errors
     /// [`Refused`] when another one stands in its way.
-    pub(crate) fn add<S: Sink>(&mut self, mut new: Expectation, now: Time, sink: &mut S) -> Result<(), Refused> {
+    pub(crate) fn add<S: Sink>(
+        &mut self,
+        mut new: Expectation,
+        counters: &mut Counters,
+        now: Time,
+        sink: &mut S,
+    ) -> Result<(), Refused> {
         let Policy { max_expected, timeout } = new.helper.policy();
         let hash = self.hash(&new.tuple);
         let equal = |one: &Expectation| {
@@ -219,7 +234,7 @@ impl Expectations {
         let same = self.found.find(hash, |one| alive(one) && equal(one)).copied();
         match same {
             Some(same) => {
-                self.remove(&same);
+                self.remove(&same, counters);
                 sink.step(|| Step::ExpectationReplaced { tuple: same.tuple });
             }
             None if self.found.find(hash, |one| alive(one) && one.clashes(&new)).is_some() => {
@@ -227,17 +242,18 @@ impl Expectations {
             }
             None => {}
         }
-        self.found.retain(|one| alive(one));
+        self.expire(now, counters);
         let of_class = |one: &&Expectation| one.master == new.master && one.class == new.class;
         if self.found.iter().filter(of_class).count() >= max_expected
             && let Some(oldest) = self.found.iter().filter(of_class).min_by_key(|one| one.serial).copied()
         {
-            self.remove(&oldest);
+            self.remove(&oldest, counters);
             sink.step(|| Step::ExpectationEvicted { tuple: oldest.tuple, max: max_expected });
         }
         if self.found.len() >= self.max {
             return Err(Refused::Full);
         }
+        counters.expect_create += 1;
         self.serial += 1;
         (new.serial, new.expires) = (self.serial, now.plus_secs(timeout));
         let Expectations { found, hasher, .. } = self;

@@ -104,5 +104,5 @@ pub(super) fn unexpect<S: Sink>(
     let found = tuple.and_then(|tuple| table.expectations.find(&tuple, zone, now)).copied();
     let Some(found) = found else { return false };
     sink.step(|| Step::ExpectationRemoved { tuple: found.tuple });
-    table.expectations.remove(&found)
+    table.unexpect(&found)
 }

@@ -198,7 +198,7 @@ fn read_line<S: Sink>(
         (back.dst, port),
     );
     if !seen.flow.status.intersects(Status::NAT_MASK) {
-        table.expectations.add(expected, seen.now, sink).map_err(HelperDrop::Refused)?;
+        table.expect(expected, seen.now, sink).map_err(HelperDrop::Refused)?;
         return Ok(None);
     }
     expected.follow = Follow::Master { direction: seen.direction.opposite(), port };
@@ -228,7 +228,7 @@ fn find_port<S: Sink>(
     let mut port = wanted;
     loop {
         expected.tuple.dst_u = port;
-        match table.expectations.add(*expected, seen.now, sink) {
+        match table.expect(*expected, seen.now, sink) {
             Ok(()) => return (port != 0).then_some(port),
             Err(Refused::Clash) if left > 0 => left -= 1,
             Err(_) => return None,

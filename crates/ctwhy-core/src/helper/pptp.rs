@@ -315,10 +315,10 @@ fn expect_gre<S: Sink>(
     };
     let zone = seen.flow.zone.id;
     let [original, reply] = both;
-    if table.expectations.add(original, seen.now, sink).is_err() {
+    if table.expect(original, seen.now, sink).is_err() {
         return;
     }
-    if table.expectations.add(reply, seen.now, sink).is_err() {
+    if table.expect(reply, seen.now, sink).is_err() {
         unexpect(Some(original.tuple), zone, (table, seen.now), sink);
         return;
     }

@@ -32,5 +32,5 @@ pub(super) fn help<S: Sink>(seen: &Seen<'_>, table: &mut Table, sink: &mut S) ->
         let port = seen.flow.tuple(Direction::Original).src_u;
         expected.follow = Follow::Master { direction: Direction::Reply, port };
     }
-    table.expectations.add(expected, seen.now, sink).map_err(HelperDrop::Refused)
+    table.expect(expected, seen.now, sink).map_err(HelperDrop::Refused)
 }

@@ -18,7 +18,7 @@ use crate::conn::{Confirmed, Flow, Unconfirmed};
 use crate::counters::Counters;
 use crate::direction::Direction;
 use crate::event::{Causes, Event};
-use crate::expect::Expectations;
+use crate::expect::{Expectation, Expectations, Refused};
 use crate::extension::{ExtensionId, Extensions, Master};
 use crate::helper::{Help, pptp};
 use crate::profile::{self, Profile};
@@ -424,7 +424,7 @@ impl Table {
     /// What goes with an entry: its expectations, its calls, and the keys that they had (EXP-09, GRE-02).
     #[cold]
     fn bury<S: Sink>(&mut self, id: ExtensionId, entry: &Confirmed, now: Time, sink: &mut S) {
-        self.expectations.remove_all(id);
+        self.expectations.remove_all(id, &mut self.counters);
         let Some(extension) = self.extensions.remove(id) else { return };
         if let Some(Help::Pptp(state)) = extension.help {
             pptp::end_call(&entry.flow, (id, &state), self, now, sink);
@@ -444,10 +444,23 @@ impl Table {
         }
     }
 
+    /// `nf_ct_expect_related`: a flow is expected.
+    ///
+    /// # Errors
+    /// [`Refused`] when another expectation stands in its way.
+    pub(crate) fn expect<S: Sink>(&mut self, new: Expectation, now: Time, sink: &mut S) -> Result<(), Refused> {
+        self.expectations.add(new, &mut self.counters, now, sink)
+    }
+
+    /// `nf_ct_unlink_expect`: a flow is expected no longer.
+    pub(crate) fn unexpect(&mut self, one: &Expectation) -> bool {
+        self.expectations.remove(one, &mut self.counters)
+    }
+
     /// After confirm: an extension whose entry did not come to be goes, and what was expected with it.
     pub(crate) fn settle(&mut self, id: ExtensionId) {
         if self.extensions.get(id).is_some_and(|extension| extension.entry.is_none()) {
-            self.expectations.remove_all(id);
+            self.expectations.remove_all(id, &mut self.counters);
             self.extensions.remove(id);
         }
     }
@@ -477,8 +490,9 @@ impl Table {
         }
     }
 
-    /// Deletes all dead entries, as a dump of the kernel's table does (GC-01).
+    /// Deletes all dead entries, as a dump of the kernel's table does (GC-01), and the expectations that are too old.
     pub fn sweep<S: Sink>(&mut self, now: Time, sink: &mut S) {
+        self.expectations.expire(now, &mut self.counters);
         for index in 0..self.slots.len() {
             self.delete_if_dead(index, now, sink);
         }
