@@ -6,12 +6,13 @@ mod read;
 mod text;
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use ctwhy_diagnose::report::Outcome;
 use ctwhy_diagnose::{Counts, Diagnosis, Limits, Report, Side};
+use ctwhy_fixture::capture::Capture;
 
 use crate::failure::{Failure, complain};
 use crate::report::escape::Escaped;
@@ -107,12 +108,38 @@ pub(crate) fn run(args: &DiagnoseArgs) -> Result<ExitCode, Failure> {
     }
     match reading.failure {
         Some(failure) => Err(failure),
-        None => Ok(match report.outcome() {
-            Outcome::NothingAmiss => ExitCode::SUCCESS,
-            Outcome::Difference => ExitCode::from(DIFFERENCE),
-            Outcome::TooLittle => ExitCode::from(TOO_LITTLE),
-        }),
+        None => Ok(ExitCode::from(status(report.outcome()))),
     }
+}
+
+/// The exit code of an outcome.
+pub(crate) const fn status(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::NothingAmiss => 0,
+        Outcome::Difference => DIFFERENCE,
+        Outcome::TooLittle => TOO_LITTLE,
+    }
+}
+
+/// What `ctwhy diagnose` finds and prints about two captures, inside and outside, each with its name and its bytes.
+///
+/// # Errors
+/// One of them is no capture.
+#[cfg(target_os = "linux")]
+pub(crate) fn of_captures(captures: [(&str, &[u8]); 2], palette: Palette) -> Result<(Report, String), Failure> {
+    let mut diagnosis = Diagnosis::new(Limits::default());
+    let mut reading = Reading::default();
+    for ((name, bytes), side) in captures.into_iter().zip([Side::Inside, Side::Outside]) {
+        let source = Source::Whole { file: Path::new(name), side };
+        reading.packets(&mut Capture::new(bytes, name)?, &source, &mut diagnosis)?;
+    }
+    if let Some(failure) = reading.failure {
+        return Err(failure);
+    }
+    let report = diagnosis.finish();
+    let mut text = Vec::new();
+    text::write(&report, &reading, false, palette, &mut text)?;
+    Ok((report, String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// What the user should know about the captures.

@@ -1,5 +1,6 @@
 //! The captures, as far as packets of the two sides.
 
+use std::io::Read;
 use std::path::Path;
 
 use ctwhy_diagnose::{Diagnosis, Observed, Side};
@@ -74,14 +75,23 @@ impl Reading {
     /// Reads a source to its end, or to where it is damaged.
     pub(super) fn read(&mut self, source: &Source<'_>, diagnosis: &mut Diagnosis) -> Result<(), Failure> {
         let mut capture = Capture::open(source.file())?;
-        let file = source.file().display().to_string();
-        match source {
-            Source::Whole { side, .. } => self.side(*side).name = file,
-            Source::Interfaces { sides, .. } => {
-                for (side, interface) in sides {
-                    self.side(*side).name = format!("{file}, interface {interface}");
-                }
-            }
+        let Source::Interfaces { sides, file } = source else { return self.packets(&mut capture, source, diagnosis) };
+        for (side, interface) in sides {
+            self.side(*side).name = format!("{}, interface {interface}", file.display());
+        }
+        self.packets(&mut capture, source, diagnosis)?;
+        sides.iter().try_for_each(|(_, wanted)| known(wanted, capture.interfaces(), file))
+    }
+
+    /// Reads an opened capture of a source.
+    pub(super) fn packets<R: Read>(
+        &mut self,
+        capture: &mut Capture<R>,
+        source: &Source<'_>,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<(), Failure> {
+        if let Source::Whole { file, side } = source {
+            self.side(*side).name = file.display().to_string();
         }
         while let Some(next) = capture.next() {
             match next {
@@ -96,11 +106,6 @@ impl Reading {
                     }
                 }
                 Err(error) => self.failure = Some(error.into()),
-            }
-        }
-        if let Source::Interfaces { sides, file } = source {
-            for (_, wanted) in sides {
-                known(wanted, capture.interfaces(), file)?;
             }
         }
         Ok(())

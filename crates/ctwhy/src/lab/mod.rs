@@ -1,6 +1,7 @@
 //! `ctwhy lab`: networks of namespaces to try things in, for root and for an ordinary user.
 
-mod run;
+mod scene;
+mod traceroute;
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode};
@@ -63,7 +64,9 @@ enum LabCommand {
 #[derive(Subcommand, Clone, Debug)]
 enum Scene {
     /// A real traceroute through a masquerading NAT: UDP, ICMP and TCP probes over IPv4 and IPv6
-    Traceroute(run::RunArgs),
+    Traceroute(traceroute::RunArgs),
+    /// Stars because routers say nothing, behind a NAT that hides nothing
+    SilentRouter(scene::SceneArgs),
 }
 
 /// Runs a command of the lab.
@@ -72,10 +75,7 @@ enum Scene {
 /// What went wrong, in one line.
 pub(crate) fn run(args: &LabArgs) -> io::Result<ExitCode> {
     match &args.command {
-        LabCommand::Run { scene: Scene::Traceroute(args) } => match lab::probe() {
-            Ok(()) => run::traceroute(args),
-            Err(reason) => Ok(impossible(&reason)),
-        },
+        LabCommand::Run { scene } => play(scene),
         LabCommand::Up { name } => match lab::probe() {
             Ok(()) => up(name),
             Err(reason) => Ok(impossible(&reason)),
@@ -84,6 +84,16 @@ pub(crate) fn run(args: &LabArgs) -> io::Result<ExitCode> {
         LabCommand::Shell { node, lab } => status(lab::attach(lab)?.shell(node)?),
         LabCommand::Exec { node, lab, command } => exec(lab, node, command),
         LabCommand::Down { name } => lab::down(name).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn play(scene: &Scene) -> io::Result<ExitCode> {
+    match scene {
+        Scene::Traceroute(args) => match lab::probe() {
+            Ok(()) => traceroute::traceroute(args),
+            Err(reason) => Ok(impossible(&reason)),
+        },
+        Scene::SilentRouter(args) => scene::run(scene::Scene::SilentRouter, args),
     }
 }
 
@@ -97,7 +107,7 @@ fn up(name: &str) -> io::Result<ExitCode> {
     let other = if name == "lab" { String::new() } else { format!(" --lab {name}") };
     let mut out = io::stdout().lock();
     writeln!(out, "{}", describe(&lab))?;
-    writeln!(out, "{}", run::MAP)?;
+    writeln!(out, "{}", traceroute::MAP)?;
     writeln!(out, "a shell       ctwhy lab shell client{other}")?;
     writeln!(out, "watch the NAT ctwhy lab exec nat{other} -- ctwhy live --install-rules")?;
     writeln!(out, "take it down  ctwhy lab down {name}")?;

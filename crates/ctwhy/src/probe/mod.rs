@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ctwhy_conform::probe::run::{self, Plan};
-use ctwhy_conform::probe::verdict;
+use ctwhy_conform::probe::verdict::{self, Verdict};
 
 use crate::failure::Failure;
 use crate::report::style::{Palette, When};
@@ -83,6 +83,18 @@ pub(crate) fn run(args: &ProbeArgs) -> Result<ExitCode, Failure> {
         report::write(&mut out, &evidence, &verdict, Palette::stdout(args.color))?;
     }
     Ok(if verdict.is_amiss() { ExitCode::from(AMISS) } else { ExitCode::SUCCESS })
+}
+
+/// What `ctwhy probe` finds and prints.
+///
+/// # Errors
+/// Nothing can be sent.
+pub(crate) fn told(plan: &Plan, palette: Palette) -> io::Result<(Verdict, String)> {
+    let evidence = run::run(plan, &mut |_| {})?;
+    let verdict = verdict::judge(&evidence);
+    let mut text = Vec::new();
+    report::write(&mut text, &evidence, &verdict, palette)?;
+    Ok((verdict, String::from_utf8_lossy(&text).into_owned()))
 }
 
 fn plan(args: &ProbeArgs) -> Result<Plan, Failure> {

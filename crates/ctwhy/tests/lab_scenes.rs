@@ -1,0 +1,128 @@
+//! `ctwhy lab run silent-router` and the like: each fact that the story rests on is observed, and what `diagnose` and
+//! `probe` say tells the scenes apart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod lab_common;
+
+use std::path::Path;
+use std::process::Command;
+
+use ctwhy_linux::testing;
+use lab_common::{CTWHY, Marked};
+use serde_json::Value;
+
+/// What a scene told.
+struct Told {
+    acts: Vec<Value>,
+    story: String,
+}
+
+impl Told {
+    /// Runs a scene to its end; everything in it has to be observed.
+    fn of(scene: &str, arguments: &[&str]) -> Told {
+        let marked = Marked::new(scene);
+        let mut command = Command::new(CTWHY);
+        command.args(["lab", "run", scene, "--json"]).args(arguments);
+        let output = marked.apply(&mut command).output().unwrap();
+        let story = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{story}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut acts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let sum = acts.pop().unwrap();
+        assert_eq!(sum["not_observed"], 0, "{story}");
+        assert!(!story.contains("NOT observed"), "{story}");
+        let told = Told { acts, story };
+        assert_eq!(sum["observed"], told.observations().count());
+        for (act, number) in told.acts.iter().zip(1..) {
+            assert_eq!((&act["schema"], &act["scene"], &act["act"]), (&1.into(), &scene.into(), &number.into()));
+            assert!(told.story.contains(&format!("━━ {number}. {}", act["title"].as_str().unwrap())));
+        }
+        marked.assert_all_gone();
+        told
+    }
+
+    fn observations(&self) -> impl Iterator<Item = &Value> {
+        self.acts.iter().flat_map(|act| act["observations"].as_array().unwrap())
+    }
+
+    /// The facts of what was observed under a code in a world, for a family or for none.
+    fn facts(&self, code: &str, world: &str, family: Option<&str>) -> &Value {
+        let is = |found: &&Value| {
+            found["code"] == code && found["facts"]["world"] == world && found["family"].as_str() == family
+        };
+        &self.observations().find(is).unwrap_or_else(|| panic!("{code} of {world}: {}", self.story))["facts"]
+    }
+}
+
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
+fn words(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|word| word.as_str().unwrap_or("*")).collect()
+}
+
+#[test]
+fn silent_routers_are_not_a_nat_that_swallows() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let told = Told::of("silent-router", &[]);
+    for (family, hops) in
+        FAMILIES.into_iter().zip([["192.168.1.1", "*", "*", "192.0.2.80"], ["fd00:1::1", "*", "*", "2001:db8:2::80"]])
+    {
+        let facts = |code| told.facts(code, "silent-router", Some(family));
+        assert_eq!(words(&facts("traceroute.udp")["hops"]), hops);
+        assert_eq!(words(&facts("traceroute.echo")["hops"]), hops);
+        assert_eq!(facts("errors.none_outside")["outside"], 0);
+        assert_eq!(facts("diagnose.kind")["kinds"][0], "packet_nat");
+        assert_eq!(facts("diagnose.swallowed")["swallowed"], 0);
+        let findings = words(&facts("probe")["findings"]);
+        assert!(findings.contains(&"routers.silent") && findings.contains(&"errors.come_through"), "{findings:?}");
+        assert_eq!(facts("probe")["amiss"], false);
+    }
+    assert_eq!(told.facts("diagnose.status", "silent-router", None)["status"], 0);
+}
+
+/// A word of the story that is coloured is the word without colour, and captures are kept where they are asked for.
+#[test]
+fn captures_are_kept() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab_scenes");
+    let _ = std::fs::remove_dir_all(&folder);
+    let output = Command::new(CTWHY)
+        .args(["lab", "run", "silent-router", "--color", "always", "--keep"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let story = String::from_utf8(output.stdout).unwrap();
+    assert!(story.contains("\x1b[") && story.contains("packet NAT"), "{story}");
+    let [inside, outside] = ["inside", "outside"].map(|side| folder.join(format!("silent-router-{side}.pcapng")));
+    let output =
+        Command::new(CTWHY).args(["diagnose", "--inside"]).arg(inside).arg("--outside").arg(outside).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("nothing amiss"));
+}
+
+/// Where there cannot be a lab, or nothing may be kept, it says why.
+#[test]
+fn what_cannot_be_played() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.stdout.is_empty());
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = said(Command::new(CTWHY).args(["lab", "run", "silent-router", "--keep", "/run/here"]));
+    assert_eq!((code, text.lines().count()), (Some(2), 1), "{text}");
+    assert!(text.contains("a lab has a /run of its own"), "{text}");
+    let shell = "echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -all --inh-caps -all \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", shell, "sh", CTWHY, "lab", "run", "silent-router"]);
+    let (code, text) = said(&mut command);
+    assert_eq!((code, text.lines().count()), (Some(4), 1), "{text}");
+    assert!(text.starts_with("ctwhy lab: skipped: ordinary users may not make namespaces here"), "{text}");
+}
