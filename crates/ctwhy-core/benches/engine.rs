@@ -96,6 +96,44 @@ fn known_flows(c: &mut Criterion) {
     group.finish();
 }
 
+/// One flow, so what differs is what is done to its packet: checksum, tracker, translation. Each includes a copy of the
+/// packet, because NAT writes into it.
+fn kinds_of_flow(c: &mut Criterion) {
+    let mut group = c.benchmark_group("known flow, of one");
+    group.throughput(Throughput::Elements(1));
+    let (client, server) = ((CLIENT, 40000), (SERVER, 80));
+    let (syn, ack) = (0x02, 0x10);
+    let connection = [
+        tcp(client, server, (1, 0), syn, &[]),
+        tcp(server, client, (1, 2), syn | ack, &[]),
+        tcp(client, server, (2, 2), ack, &[0; 32]),
+    ];
+    let plain = udp(CLIENT, 40000, SERVER, 53, &[0; 32]);
+    let mut unsummed = plain.clone();
+    set16(&mut unsummed, 26, 0);
+    let kinds: [(&str, Engine, &[Vec<u8>]); 5] = [
+        ("UDP without a checksum", Engine::new(0), &[unsummed]),
+        ("UDP", Engine::new(0), &[plain.clone()]),
+        ("UDP over IPv6", Engine::new(0), &[udp(CLIENT6, 40000, SERVER6, 53, &[0; 32])]),
+        ("TCP", Engine::new(0), &connection),
+        ("UDP, masqueraded", nat_box(|_| masquerade(Range::default())), &[plain]),
+    ];
+    for (name, mut engine, packets) in kinds {
+        for packet in packets {
+            assert!(track(&mut engine, &mut packet.clone()), "{name}");
+        }
+        let known = packets.last().cloned().unwrap_or_default();
+        let mut buffer = known.clone();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                buffer.copy_from_slice(&known);
+                track(&mut engine, &mut buffer)
+            });
+        });
+    }
+    group.finish();
+}
+
 fn one_packet(c: &mut Criterion) {
     let mut group = c.benchmark_group("one packet");
     group.throughput(Throughput::Elements(1));
@@ -137,5 +175,5 @@ fn one_packet(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, known_flows, one_packet);
+criterion_group!(benches, known_flows, kinds_of_flow, one_packet);
 criterion_main!(benches);

@@ -176,12 +176,19 @@ pub fn sctp(src: &str, sport: u16, dst: &str, dport: u16, vtag: u32, chunks: &[V
 }
 
 pub fn tcp_syn(src: &str, sport: u16, dst: &str, dport: u16) -> Vec<u8> {
+    tcp((src, sport), (dst, dport), (0x1122_3344, 0), 0x02, &[])
+}
+
+/// A segment with these numbers (SEQ, ACK) and flags.
+pub fn tcp(from: (&str, u16), to: (&str, u16), numbers: (u32, u32), flags: u8, payload: &[u8]) -> Vec<u8> {
+    let ((src, sport), (dst, dport)) = (from, to);
     let mut l4 = Vec::new();
     l4.extend(sport.to_be_bytes());
     l4.extend(dport.to_be_bytes());
-    l4.extend(0x1122_3344u32.to_be_bytes());
-    l4.extend([0; 4]);
-    l4.extend([0x50, 0x02, 0x10, 0x92, 0, 0, 0, 0]);
+    l4.extend(numbers.0.to_be_bytes());
+    l4.extend(numbers.1.to_be_bytes());
+    l4.extend([0x50, flags, 0x10, 0x92, 0, 0, 0, 0]);
+    l4.extend(payload);
     let checksum = internet_checksum(&with_pseudo_header(ip(src), ip(dst), 6, &l4));
     set16(&mut l4, 16, checksum);
     packet(src, dst, 6, 57, &l4)
