@@ -113,10 +113,10 @@ fn kinds_of_flow(c: &mut Criterion) {
     set16(&mut unsummed, 26, 0);
     let kinds: [(&str, Engine, &[Vec<u8>]); 5] = [
         ("UDP without a checksum", Engine::new(0), &[unsummed]),
-        ("UDP", Engine::new(0), &[plain.clone()]),
+        ("UDP", Engine::new(0), std::slice::from_ref(&plain)),
         ("UDP over IPv6", Engine::new(0), &[udp(CLIENT6, 40000, SERVER6, 53, &[0; 32])]),
         ("TCP", Engine::new(0), &connection),
-        ("UDP, masqueraded", nat_box(|_| masquerade(Range::default())), &[plain]),
+        ("UDP, masqueraded", nat_box(|_| masquerade(Range::default())), std::slice::from_ref(&plain)),
     ];
     for (name, mut engine, packets) in kinds {
         for packet in packets {
