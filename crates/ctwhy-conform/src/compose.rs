@@ -80,6 +80,10 @@ pub struct Ip {
     pub dst: IpAddr,
     /// TTL or hop limit.
     pub ttl: u8,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// Flow label, 20 bits (IPv6).
+    pub flow_label: u32,
     /// Identification (IPv4).
     pub id: u16,
     /// Flags and fragment offset as they stand in the header (IPv4).
@@ -103,7 +107,7 @@ impl Ip {
     /// A header with a TTL of 64, no options and no flags.
     #[must_use]
     pub fn between(src: IpAddr, dst: IpAddr) -> Ip {
-        Ip { src, dst, ttl: 64, id: 0, fragment: 0, options: Vec::new() }
+        Ip { src, dst, ttl: 64, tos: 0, flow_label: 0, id: 0, fragment: 0, options: Vec::new() }
     }
 
     /// The same with another TTL or hop limit.
@@ -139,7 +143,7 @@ impl Ip {
     fn ipv4(&self, src: [u8; 4], dst: [u8; 4], body: &Body) -> Vec<u8> {
         let words = 5 + self.options.len() / 4;
         let total = words * 4 + body.bytes.len();
-        let mut header = vec![0x40 | words as u8, 0];
+        let mut header = vec![0x40 | words as u8, self.tos];
         header.extend((total as u16).to_be_bytes());
         header.extend(self.id.to_be_bytes());
         header.extend(self.fragment.to_be_bytes());
@@ -152,7 +156,8 @@ impl Ip {
     }
 
     fn ipv6(&self, src: Addr, dst: Addr, body: &Body) -> Vec<u8> {
-        let mut header = vec![0x60, 0, 0, 0];
+        let first = 0x6000_0000 | u32::from(self.tos) << 20 | self.flow_label & 0x000f_ffff;
+        let mut header = first.to_be_bytes().to_vec();
         header.extend((body.bytes.len() as u16).to_be_bytes());
         header.extend([body.protocol, self.ttl]);
         header.extend(src.0);

@@ -62,7 +62,7 @@ enum Command {
     /// The reference NAT: a NAT that decides as Linux does, on real traffic
     #[cfg(target_os = "linux")]
     Nat(nat::NatArgs),
-    /// The engine beside something that tracks connections
+    /// The engine beside something that tracks connections, and NATs beside what is asked of them
     #[cfg(target_os = "linux")]
     Conform(conform::ConformArgs),
     /// A NAT made of sockets, to see what becomes of ICMP errors behind one

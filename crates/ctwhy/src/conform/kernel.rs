@@ -1,6 +1,5 @@
 //! `ctwhy conform kernel`: each case through the running kernel and the engine, side by side.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use ctwhy_conform::replay::{is_left_to_chance, replay};
 use ctwhy_core::profile::Profile;
 use ctwhy_fixture::case::{Case, Recording, Tolerance, compare};
 
+use super::formats::{self, Test, TestResult};
 use crate::failure::Failure;
 use crate::fixture::{DIFFERS, NO_LAB, UNREADABLE, differences, enter, fact, find, name, not_hidden, under};
 use crate::release;
@@ -59,7 +59,7 @@ pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
     }
     let mut out = io::stdout().lock();
     if args.tap {
-        writeln!(out, "TAP version 14\n1..{}", cases.len())?;
+        formats::tap_plan(&mut out, cases.len())?;
     }
     let mut kernel = None;
     let mut verdicts = Vec::new();
@@ -82,7 +82,7 @@ pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
         }
         let verdict = Verdict { name, result: result.map(|(compared, _)| compared) };
         if args.tap {
-            verdict.tap(number, &mut out)?
+            formats::tap_line(&mut out, number, &verdict.test(), "differences")?
         } else {
             verdict.row(&mut out)?
         }
@@ -96,7 +96,9 @@ pub(super) fn run(args: &KernelArgs) -> Result<ExitCode, Failure> {
     let agree = total - failed - differ;
     writeln!(out, "{mark}{}: {agree} agree, {differ} differ, {failed} failed", Plural(total as u64, "case"))?;
     if let Some(path) = &args.junit {
-        let xml = junit(&verdicts, kernel.as_deref().unwrap_or_default(), differ, failed);
+        let tests: Vec<Test> = verdicts.iter().map(Verdict::test).collect();
+        let properties = [("kernel", kernel.as_deref().unwrap_or_default())];
+        let xml = formats::junit("ctwhy conform kernel", "ctwhy.kernel", &properties, &tests);
         std::fs::write(path, xml).map_err(|error| Failure::io(path, &error))?;
     }
     Ok(match (failed, differ) {
@@ -149,20 +151,14 @@ impl Verdict {
         }
     }
 
-    fn tap(&self, number: u64, out: &mut impl Write) -> io::Result<()> {
-        // A hash begins a directive.
-        let name = Escaped(&self.name).to_string().replace('#', "\\#");
-        let lines = self.problems();
-        writeln!(out, "{} {number} - {name}", if lines.is_empty() { "ok" } else { "not ok" })?;
-        if lines.is_empty() {
-            return Ok(());
-        }
-        writeln!(out, "  ---\n  differences:")?;
-        for line in lines {
-            // In single quotes YAML knows one special character.
-            writeln!(out, "    - '{}'", Escaped(line).to_string().replace('\'', "''"))?;
-        }
-        writeln!(out, "  ...")
+    /// As TAP and JUnit have it.
+    fn test(&self) -> Test {
+        let result = match &self.result {
+            Ok(compared) if compared.differences.is_empty() => TestResult::Passed,
+            Ok(_) => TestResult::Failed,
+            Err(_) => TestResult::Broken,
+        };
+        Test { name: self.name.clone(), result, lines: self.problems().to_vec() }
     }
 
     fn problems(&self) -> &[String] {
@@ -171,35 +167,4 @@ impl Verdict {
             Err(problem) => std::slice::from_ref(problem),
         }
     }
-}
-
-fn junit(verdicts: &[Verdict], kernel: &str, differ: usize, failed: usize) -> String {
-    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let tests = verdicts.len();
-    // Writing into a string does not fail.
-    let _ = writeln!(
-        xml,
-        "<testsuite name=\"ctwhy conform kernel\" tests=\"{tests}\" failures=\"{differ}\" errors=\"{failed}\">\n  \
-         <properties><property name=\"kernel\" value=\"{}\"/></properties>",
-        quoted(kernel)
-    );
-    for verdict in verdicts {
-        let _ = write!(xml, "  <testcase classname=\"ctwhy.kernel\" name=\"{}\"", quoted(&verdict.name));
-        let kind = if verdict.result.is_err() { "error" } else { "failure" };
-        let _ = match verdict.problems() {
-            [] => writeln!(xml, "/>"),
-            [first, ..] => {
-                let all: String = verdict.problems().iter().map(|line| quoted(line) + "\n").collect();
-                writeln!(xml, "><{kind} message=\"{}\">{all}</{kind}></testcase>", quoted(first))
-            }
-        };
-    }
-    xml.push_str("</testsuite>\n");
-    xml
-}
-
-/// Text as XML takes it.
-fn quoted(text: &str) -> String {
-    let text = Escaped(text).to_string();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

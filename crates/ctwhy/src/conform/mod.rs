@@ -1,7 +1,9 @@
-//! `ctwhy conform`: the engine beside something that tracks connections.
+//! `ctwhy conform`: the engine beside something that tracks connections, and NATs beside what is asked of them.
 
+mod formats;
 mod fuzz;
 mod kernel;
+mod nat;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ enum ConformCommand {
     /// Make up packets, put them through the kernel's NAT, in a lab, and through ours, and compare every byte that leaves on
     /// either side, what the box says itself included, and the tables
     NatCompare(fuzz::FuzzArgs),
+    /// Ask anybody's NAT, as a black box between two interfaces, for what RFCs and the kernel's behaviour say
+    Nat(Box<nat::NatArgs>),
 }
 
 /// Runs the comparison.
@@ -37,5 +41,6 @@ pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
         ConformCommand::Kernel(args) => kernel::run(args),
         ConformCommand::Fuzz(args) => fuzz::run(args, &Suite::ALL),
         ConformCommand::NatCompare(args) => fuzz::run(args, &Suite::TRANSLATIONS),
+        ConformCommand::Nat(args) => nat::run(args),
     }
 }
