@@ -1,8 +1,11 @@
-//! `ctwhy probe` from the client of a lab: what it says about honest networks, and about such that are not.
+//! `ctwhy probe` from the client of a lab: what it says about honest networks, about such that are not, and behind each NAT.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
+use ctwhy_conform::world::{Nat, Options, World};
 use ctwhy_linux::lab::{Lab, Node, Topology};
 use ctwhy_linux::testing;
 use serde_json::Value;
@@ -10,6 +13,8 @@ use serde_json::Value;
 const CTWHY: &str = env!("CARGO_BIN_EXE_ctwhy");
 const V4: &str = "192.0.2.80";
 const V6: &str = "2001:db8:2::80";
+/// What a host has learned about the way to one address it does not ask again, so this is for a second run.
+const ANOTHER: &str = "192.0.2.81";
 
 /// The usual lab. The server answers every probe, and the client may have ping sockets.
 fn lab() -> Lab {
@@ -36,11 +41,14 @@ fn on(lab: &Lab, node: &str, command: &str) {
 
 /// The codes of the findings, and everything else.
 fn probe(lab: &Lab, dest: &str) -> (Vec<String>, Value) {
+    report(probe_by(&mut lab.command("client", CTWHY).unwrap(), dest))
+}
+
+/// Adds the arguments to a command that is the program.
+fn probe_by<'a>(command: &'a mut Command, dest: &str) -> &'a mut Command {
     // No router has a way to these: it says so at once.
     let nowhere = if dest.contains(':') { "fd00:ffff::1" } else { "10.255.255.1" };
-    let mut command = lab.command("client", CTWHY).unwrap();
-    command.args(["probe", dest, "--json", "--rate", "200", "--wait", "0.7", "--nowhere", nowhere]);
-    report(&mut command)
+    command.args(["probe", dest, "--json", "--rate", "200", "--wait", "0.7", "--nowhere", nowhere])
 }
 
 fn report(command: &mut Command) -> (Vec<String>, Value) {
@@ -127,6 +135,118 @@ fn a_narrow_link_that_tells_and_one_that_does_not() {
     for dest in [V4, V6] {
         let (codes, report) = probe(&lab, dest);
         assert!(codes.contains(&"mtu.black_hole".to_owned()), "{report:#}");
+    }
+}
+
+/// What has to be said behind a NAT, of IPv4 and of IPv6, and what may be said as well. Anything else must not be.
+struct Told {
+    nat: Nat,
+    must: [&'static [&'static str]; 2],
+    may: &'static [&'static str],
+}
+
+/// The link to the server takes 1280 bytes.
+const TOLD: [Told; 8] = [
+    Told { nat: Nat::Kernel, must: [TRANSPARENT; 2], may: &[] },
+    Told { nat: Nat::KernelRandom, must: [TRANSPARENT; 2], may: &[] },
+    Told { nat: Nat::NatTun, must: [TRANSPARENT; 2], may: &[] },
+    Told { nat: Nat::NatQueue, must: [TRANSPARENT; 2], may: &[] },
+    // That long packets arrive whole would be wrong: the proxy's host cuts them.
+    Told { nat: Nat::ProxyDrop, must: [&["proxy", "errors.swallowed_by_socket_nat"]; 2], may: &[] },
+    Told { nat: Nat::ProxyRelay, must: [&["errors.come_through", "replies.made_anew", "mtu.told"]; 2], may: &[] },
+    // Errors about UDP come through, with a useless MTU, and sometimes in place of one another. Echo requests of IPv6 do not
+    // get out of libslirp 4.7.
+    Told {
+        nat: Nat::Slirp4netns,
+        must: [&["proxy", "errors.come_through", "mtu.useless"]; 2],
+        may: &["quote.wrong_packet", "probes.unanswered"],
+    },
+    // That of Debian 12: a target next door that answers pings and filters everything else would look the same.
+    Told { nat: Nat::Pasta, must: [&["proxy.or_next_host", "errors.none"]; 2], may: &[] },
+];
+
+const TRANSPARENT: &[&str] = &["errors.come_through", "mtu.told"];
+
+/// Later versions of pasta let errors about UDP through.
+const PASTA_THAT_RELAYS: Told = Told {
+    nat: Nat::Pasta,
+    must: [&["proxy", "errors.come_through"]; 2],
+    may: &["quote.wrong_packet", "mtu.told", "mtu.useless", "mtu.black_hole", "probes.unanswered"],
+};
+
+impl Told {
+    fn check(&self, family: usize, codes: &[String], report: &Value) {
+        let heard = report["probes"].as_array().unwrap().iter().any(|probe| probe["outcome"] == "error");
+        let told = if self.nat == Nat::Pasta && heard { &PASTA_THAT_RELAYS } else { self };
+        let (must, nat) = (told.must[family], self.nat);
+        for code in must {
+            assert!(codes.iter().any(|found| found == code), "{nat}: {code} is not among {codes:?}: {report:#}");
+        }
+        for code in codes {
+            let code = code.as_str();
+            assert!(must.contains(&code) || told.may.contains(&code), "{nat}: {code} is among {codes:?}: {report:#}");
+        }
+    }
+}
+
+/// Each family, and IPv4 without CAP_NET_RAW, too, all at once.
+fn behind(told: &Told) {
+    let options = Options { mtu: 1280, ..Options::default() };
+    let world = World::start(told.nat, Path::new(CTWHY), &options).unwrap();
+    let lab = world.lab();
+    on(lab, "server", &format!("ip address add {ANOTHER}/24 dev eth0"));
+    // A port that is open and one that is closed are the same to what stands between.
+    let _open = lab.in_node("server", || TcpListener::bind((V4, 80))).unwrap().unwrap();
+    let run = |family: usize, dest: &str, raw: bool| {
+        let mut command = lab.command("client", if raw { CTWHY } else { "setpriv" }).unwrap();
+        if !raw {
+            command.args(["--bounding-set", "-net_raw", "--inh-caps", "-net_raw", CTWHY]);
+        }
+        let (codes, report) = report(probe_by(&mut command, dest));
+        assert_eq!(report["raw"], raw, "{}", told.nat);
+        let unknown =
+            report["open"].as_array().unwrap().iter().any(|open| open.as_str().unwrap().contains("CAP_NET_RAW"));
+        assert_eq!(unknown, !raw, "{}: {report:#}", told.nat);
+        told.check(family, &codes, &report);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(0, V4, true));
+        scope.spawn(|| run(0, ANOTHER, false));
+        scope.spawn(|| run(1, V6, true));
+    });
+}
+
+#[test]
+fn behind_each_nat() {
+    if !testing::require_lab() {
+        return;
+    }
+    let missing = |told: &Told| told.nat.unavailable().map(|why| format!("{}: {why}", told.nat));
+    let why: Vec<String> = TOLD.iter().filter_map(missing).collect();
+    if !why.is_empty() {
+        testing::skip(&format_args!("not behind {}", why.join(", ")));
+    }
+    // They wait for most of the time.
+    std::thread::scope(|scope| {
+        for told in TOLD.iter().filter(|told| told.nat.unavailable().is_none()) {
+            scope.spawn(move || behind(told));
+        }
+    });
+}
+
+/// The table in the book says the same.
+#[test]
+fn the_book_says_what_is_told() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../book/src/probe.md")).unwrap();
+    for Told { nat, must, may } in TOLD {
+        let row = page.lines().find_map(|line| line.strip_prefix(&format!("| `{nat}` | ")));
+        let (said, _) = row.and_then(|row| row.split_once(" | ")).unwrap_or_else(|| panic!("no row of {nat}"));
+        let mut said: Vec<&str> = said.split('`').skip(1).step_by(2).collect();
+        let [mut expected, same] = must.map(|must| [must, may].concat());
+        assert_eq!(expected, same, "{nat}: one row for both families");
+        said.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(said, expected, "{nat}");
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Claim {
     OnlyTheFirstHop,
     /// Errors about packets of one kind arrive, about this kind they do not.
     NotAbout(Method),
+    /// Packets of this kind are answered by nobody, not even by routers that answer others.
+    NoAnswerTo(Method),
     /// These TTLs are answered by nobody, though errors do come through.
     SilentRouters(Vec<u8>),
     /// Routers answer up to this TTL; the target does not.
@@ -56,6 +58,8 @@ pub enum Claim {
     Proxy(Vec<Method>),
     /// Every TTL reaches the target by every method.
     NextHostOrProxy,
+    /// Replies are made anew on their way, and errors come through all the same.
+    RepliesMadeAnew,
     /// Echo replies come from an address at which there is nobody.
     EchoMadeUp,
     /// TCP connections to an address at which there is nobody are accepted.
@@ -96,10 +100,12 @@ impl Claim {
             Claim::NoErrors => "errors.none",
             Claim::OnlyTheFirstHop => "errors.first_hop_only",
             Claim::NotAbout(_) => "errors.not_about",
+            Claim::NoAnswerTo(_) => "probes.unanswered",
             Claim::SilentRouters(_) => "routers.silent",
             Claim::SilentEnd { .. } => "target.silent",
             Claim::Proxy(_) => "proxy",
             Claim::NextHostOrProxy => "proxy.or_next_host",
+            Claim::RepliesMadeAnew => "replies.made_anew",
             Claim::EchoMadeUp => "echo.made_up",
             Claim::ConnectionsMadeUp => "tcp.made_up",
             Claim::BlackHole { .. } => "mtu.black_hole",
@@ -120,6 +126,7 @@ impl Claim {
             | Claim::SilentRouters(_)
             | Claim::SilentEnd { .. }
             | Claim::NextHostOrProxy
+            | Claim::RepliesMadeAnew
             | Claim::MtuTold(_)
             | Claim::NoNarrowLink(_)
             | Claim::NothingAnswers => false,
@@ -127,6 +134,7 @@ impl Claim {
             | Claim::NoErrors
             | Claim::OnlyTheFirstHop
             | Claim::NotAbout(_)
+            | Claim::NoAnswerTo(_)
             | Claim::Proxy(_)
             | Claim::EchoMadeUp
             | Claim::ConnectionsMadeUp
@@ -152,6 +160,10 @@ impl Display for Claim {
             Claim::NotAbout(method) => {
                 write!(f, "errors about {} do not come through, others do", noun(*method))
             }
+            Claim::NoAnswerTo(method) => {
+                let noun = noun(*method);
+                write!(f, "{noun} is answered by nobody, others are: it is not let out, or nothing about it is let in")
+            }
             Claim::SilentRouters(ttls) => {
                 write!(f, "routers stay silent at {}; errors do come through", hops(ttls))
             }
@@ -167,6 +179,9 @@ impl Display for Claim {
             }
             Claim::NextHostOrProxy => {
                 f.write_str("every TTL reaches the target: it is the next host, or a proxy answers for it")
+            }
+            Claim::RepliesMadeAnew => {
+                f.write_str("replies are made anew on their way: the NAT in front of you is made of sockets")
             }
             Claim::EchoMadeUp => f.write_str("echo replies are made up: an address at which there is nobody answers"),
             Claim::ConnectionsMadeUp => {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ctwhy_linux::interfaces;
-use ctwhy_linux::probe::{Answer, Event, Method, Packet, Prober, Strays};
+use ctwhy_linux::probe::{Answer, Event, Method, Packet, Prober, Quote, Strays};
 
 use super::evidence::{Crossing, Evidence, Hop, Outcome, Sized, is_time_exceeded};
 
@@ -86,7 +86,8 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> io::Result<Evidence> 
         strays: Strays::open(plan.dest).ok(),
         unavailable: Vec::new(),
         next: Instant::now(),
-        tag: 0,
+        // Those of another run at the same time are others.
+        tag: std::process::id() << 16,
         ports: Vec::new(),
     };
     let mut evidence = Evidence {
@@ -366,7 +367,8 @@ impl Run<'_> {
         Ok(crossing.into())
     }
 
-    /// Errors about packets to our targets, in the name of a port that none of our sockets had.
+    /// Errors about packets to our targets in the name of an address that is not ours, or about our own probes in the name of
+    /// a port that none of our sockets had. Other programs of this host have ports, too.
     fn foreign(&self) -> Vec<ctwhy_linux::probe::Stray> {
         let seen = self.strays.as_ref().map(Strays::seen).unwrap_or_default();
         let own: Vec<IpAddr> =
@@ -374,8 +376,10 @@ impl Run<'_> {
         let ours = |stray: &&ctwhy_linux::probe::Stray| {
             stray.quoted_dst == self.plan.dest || stray.quoted_dst == self.plan.nowhere
         };
+        let sent = |quote| matches!(quote, Quote::Tag(tag) if tag >> 16 == self.tag >> 16);
         let known = |stray: &&ctwhy_linux::probe::Stray| {
-            own.contains(&stray.quoted_src) && stray.quoted_sport.is_none_or(|port| self.ports.contains(&port))
+            let port = stray.quoted_sport.is_none_or(|port| self.ports.contains(&port));
+            own.contains(&stray.quoted_src) && (port || !sent(stray.quote))
         };
         seen.iter().filter(ours).filter(|stray| !known(stray)).copied().collect()
     }

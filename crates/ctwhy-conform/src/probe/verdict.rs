@@ -6,6 +6,7 @@ use ctwhy_linux::probe::{Method, Quote};
 
 use super::claim::{Claim, Confidence, hops, list, noun};
 use super::evidence::{Evidence, Outcome, Sized, is_too_big};
+use super::nearer::{Nearer, proxies};
 
 /// A claim with what it rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Verdict {
         self.findings.iter().any(|finding| finding.claim.is_amiss())
     }
 
-    fn claim(&mut self, claim: Claim, confidence: Confidence, because: Vec<String>) {
+    pub(super) fn claim(&mut self, claim: Claim, confidence: Confidence, because: Vec<String>) {
         self.findings.push(Finding { claim, confidence, because });
     }
 }
@@ -55,96 +56,15 @@ pub fn judge(evidence: &Evidence) -> Verdict {
         verdict.open.push("whether a NAT swallows what comes back, or there is no way to the target at all".to_owned());
         return verdict;
     }
-    let proxied = proxies(evidence, &mut verdict);
+    let nearer = proxies(evidence, &mut verdict);
     made_up(evidence, &mut verdict);
-    errors(evidence, &proxied, &mut verdict);
+    errors(evidence, &nearer, &mut verdict);
     quotes(evidence, &mut verdict);
-    sizes(evidence, &proxied, &mut verdict);
+    sizes(evidence, &nearer, &mut verdict);
     if !evidence.raw {
         verdict.open.push("whether errors arrive that no socket gets (that takes CAP_NET_RAW)".to_owned());
     }
     verdict
-}
-
-/// The methods by which the target answers before a packet can have come to it.
-fn proxies(evidence: &Evidence, verdict: &mut Verdict) -> Vec<Method> {
-    let used: Vec<Method> = Method::ALL.into_iter().filter(|method| evidence.used(*method)).collect();
-    let reached: Vec<(Method, u8)> =
-        used.iter().filter_map(|method| Some((*method, evidence.reached(*method)?))).collect();
-    // A router at this TTL proves that the target lies farther away.
-    let farthest_router = evidence.hops.iter().rev().find(|hop| hop.routers().any(|router| router != evidence.dest));
-    let farther = farthest_router.map_or(0, |hop| hop.ttl).max(reached.iter().map(|(_, ttl)| *ttl).max().unwrap_or(0));
-    let mut proxied = Vec::new();
-    let mut because = Vec::new();
-    for (method, ttl) in &reached {
-        let router_behind = farthest_router.is_some_and(|hop| hop.ttl >= *ttl);
-        // Ways of different protocols may differ by a hop; a router behind the answer is no such chance.
-        let too_near = router_behind || farther > ttl.saturating_add(1) || (*ttl == 1 && farther > 1);
-        if too_near && !evidence.on_link {
-            because.push(match farthest_router.filter(|_| router_behind) {
-                Some(hop) => {
-                    format!(
-                        "{} with TTL {ttl} is answered in the target's name, but at TTL {} there is still a router",
-                        noun(*method),
-                        hop.ttl
-                    )
-                }
-                None => {
-                    format!("{} with TTL {ttl} is answered in the target's name, others need {farther}", noun(*method))
-                }
-            });
-            proxied.push(*method);
-        }
-    }
-    if evidence.on_link || reached.is_empty() {
-        return proxied;
-    }
-    let all_at_once = reached.iter().all(|(_, ttl)| *ttl == 1);
-    let nobody_answers =
-        evidence.to_nowhere.iter().any(|(_, outcome)| matches!(outcome, Outcome::Reply { .. } | Outcome::Connected));
-    // Nothing tells a distance, but it is not believable that a target behind a gateway is reached with TTL 1 by some
-    // methods and by others never.
-    let never: Vec<Method> = used.iter().copied().filter(|method| evidence.reached(*method).is_none()).collect();
-    if proxied.is_empty() && all_at_once {
-        let first: Vec<Method> = reached.iter().map(|(method, _)| *method).collect();
-        because.push(format!(
-            "{} with TTL 1 is answered in the target's name, which is in no network of this host's",
-            list(&first, "and")
-        ));
-        if !never.is_empty() || nobody_answers {
-            if !never.is_empty() {
-                because.push(format!("{} never reaches it", list(&never, "and")));
-            }
-            let confidence = if nobody_answers { Confidence::High } else { Confidence::Medium };
-            verdict.claim(Claim::Proxy(first.clone()), confidence, because);
-            return first;
-        }
-        verdict.claim(Claim::NextHostOrProxy, Confidence::High, because);
-        verdict.open.push(
-            "whether the target is the next host or a proxy answers for it: ask for one that is farther away"
-                .to_owned(),
-        );
-        return proxied;
-    }
-    if !proxied.is_empty() {
-        because.extend(reset_ttl(evidence, farther));
-        verdict.claim(Claim::Proxy(proxied.clone()), Confidence::High, because);
-    }
-    proxied
-}
-
-/// Replies from far away that look as if nobody had forwarded them.
-fn reset_ttl(evidence: &Evidence, distance: u8) -> Option<String> {
-    if distance < 3 || evidence.on_link {
-        return None;
-    }
-    let ttl = evidence.hops.iter().find_map(|hop| match hop.by(Method::Echo)? {
-        Outcome::Reply { ttl } => *ttl,
-        _ => None,
-    })?;
-    matches!(ttl, 64 | 128 | 255).then(|| {
-        format!("echo replies arrive with TTL {ttl}, as if no router lay between; the target is {distance} hops away")
-    })
 }
 
 fn made_up(evidence: &Evidence, verdict: &mut Verdict) {
@@ -159,7 +79,7 @@ fn made_up(evidence: &Evidence, verdict: &mut Verdict) {
 }
 
 /// Do errors come through, and from how far?
-fn errors(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
+fn errors(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
     let heard: Vec<(Method, IpAddr)> =
         evidence.outcomes().filter_map(|(method, outcome)| Some((method, outcome.error()?.from?))).collect();
     let first_hop: Vec<IpAddr> =
@@ -169,15 +89,15 @@ fn errors(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
     beyond.sort_unstable();
     beyond.dedup();
     if heard.is_empty() {
-        return no_errors(evidence, proxied, verdict);
+        return no_errors(evidence, nearer, verdict);
     }
     let reached_by_ttl = Method::ALL
         .iter()
-        .filter(|method| !proxied.contains(method))
+        .filter(|method| !nearer.is_proxied(**method))
         .filter_map(|method| evidence.reached(*method))
         .min();
     if beyond.is_empty() {
-        let owed = owed(evidence, proxied);
+        let owed = owed(evidence, nearer);
         // The target may be the host behind the first hop and have nothing to complain about.
         if reached_by_ttl.is_some_and(|ttl| ttl <= 2) && owed.len() <= 1 {
             verdict.open.push("whether errors from farther away come through: the target is the next host but one, and complains about nothing".to_owned());
@@ -192,17 +112,25 @@ fn errors(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
     }
     let senders: Vec<String> = beyond.iter().take(8).map(ToString::to_string).collect();
     verdict.claim(Claim::ErrorsComeThrough, Confidence::High, vec![format!("errors came from {}", senders.join(", "))]);
-    not_about(evidence, proxied, &heard, verdict);
-    silent_places(evidence, proxied, verdict);
+    if let Some(anew) = nearer.anew.clone().filter(|_| nearer.proxied.is_empty()) {
+        verdict.claim(Claim::RepliesMadeAnew, Confidence::Medium, vec![anew]);
+    }
+    not_about(evidence, nearer, &heard, verdict);
+    silent_places(evidence, nearer, verdict);
 }
 
 /// What should have made an error and did not, a sentence each.
-fn owed(evidence: &Evidence, proxied: &[Method]) -> Vec<String> {
+fn owed(evidence: &Evidence, nearer: &Nearer) -> Vec<String> {
     let mut owed = Vec::new();
-    for method in Method::ALL.into_iter().filter(|method| !proxied.contains(method)) {
+    let honest = |method: &Method| !nearer.is_proxied(*method);
+    // Whatever has a longer way to go may have arrived.
+    let distance = Method::ALL.into_iter().filter(honest).filter_map(|method| evidence.reached(method)).min();
+    let distance = if nearer.or_next_host { Some(1) } else { distance };
+    for method in Method::ALL.into_iter().filter(honest) {
         let silent: Vec<u8> = evidence
             .hops
             .iter()
+            .filter(|hop| distance.is_none_or(|distance| hop.ttl < distance))
             .filter(|hop| matches!(hop.by(method), Some(Outcome::Silent { .. })))
             .map(|hop| hop.ttl)
             .collect();
@@ -223,18 +151,21 @@ fn owed(evidence: &Evidence, proxied: &[Method]) -> Vec<String> {
     owed
 }
 
-fn no_errors(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
-    let mut because = owed(evidence, proxied);
-    let distance = Method::ALL.iter().filter_map(|method| evidence.reached(*method)).max().unwrap_or(0);
-    let reset = reset_ttl(evidence, distance);
-    let sockets = !proxied.is_empty() || reset.is_some();
-    because.extend(reset);
+fn no_errors(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
+    let mut because = owed(evidence, nearer);
     // With TTL 1 even the first router has to speak; where the target is a neighbour nobody has to.
     let expected = because.len();
     if evidence.on_link || expected == 0 {
         verdict.open.push("whether errors come through: nothing that was sent had to make one".to_owned());
-    } else if sockets {
-        verdict.claim(Claim::SocketNatSwallowsErrors, Confidence::High, because);
+    } else if nearer.sockets() && !nearer.or_next_host {
+        // One method alone may have a proxy of its own, such as one for web pages.
+        let sure = nearer.anew.is_some() || nearer.proxied.len() > 1;
+        because.extend(nearer.anew.clone());
+        verdict.claim(
+            Claim::SocketNatSwallowsErrors,
+            if sure { Confidence::High } else { Confidence::Medium },
+            because,
+        );
     } else {
         let confidence = if expected > 2 { Confidence::Medium } else { Confidence::Low };
         verdict.claim(Claim::NoErrors, confidence, because);
@@ -245,9 +176,9 @@ fn no_errors(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
 }
 
 /// Errors about one kind of packet and not about another.
-fn not_about(evidence: &Evidence, proxied: &[Method], heard: &[(Method, IpAddr)], verdict: &mut Verdict) {
+fn not_about(evidence: &Evidence, nearer: &Nearer, heard: &[(Method, IpAddr)], verdict: &mut Verdict) {
     for method in Method::ALL {
-        if proxied.contains(&method) || !evidence.used(method) || heard.iter().any(|(by, _)| *by == method) {
+        if nearer.is_proxied(method) || !evidence.used(method) || heard.iter().any(|(by, _)| *by == method) {
             continue;
         }
         // Where a router told one method and never the other.
@@ -260,15 +191,17 @@ fn not_about(evidence: &Evidence, proxied: &[Method], heard: &[(Method, IpAddr)]
         if !places.is_empty() {
             let because = vec![format!("at {} a router answers others, {} never", hops(&places), noun(method))];
             let confidence = if places.len() > 1 { Confidence::High } else { Confidence::Medium };
-            verdict.claim(Claim::NotAbout(method), confidence, because);
+            let answered = evidence.outcomes().any(|(by, outcome)| by == method && outcome.is_answer());
+            let claim = if answered { Claim::NotAbout(method) } else { Claim::NoAnswerTo(method) };
+            verdict.claim(claim, confidence, because);
         }
     }
 }
 
 /// TTLs that nobody answers, and a target that does not.
-fn silent_places(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
+fn silent_places(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
     let honest: Vec<Method> =
-        Method::ALL.into_iter().filter(|method| evidence.used(*method) && !proxied.contains(method)).collect();
+        Method::ALL.into_iter().filter(|method| evidence.used(*method) && !nearer.is_proxied(*method)).collect();
     let last = evidence.hops.iter().rev().find(|hop| honest.iter().any(|m| hop.by(*m).is_some_and(Outcome::is_answer)));
     let Some(last) = last.map(|hop| hop.ttl) else { return };
     let silent = |hop: &&super::evidence::Hop| {
@@ -285,7 +218,9 @@ fn silent_places(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict)
     }
     let routers = evidence.hops.iter().rev().find(|hop| hop.routers().next().is_some());
     let after = routers.map_or(0, |hop| hop.ttl);
-    let unreached: Vec<Method> = honest.into_iter().filter(|method| evidence.reached(*method).is_none()).collect();
+    let claimed = |method: Method| verdict.findings.iter().any(|f| f.claim == Claim::NoAnswerTo(method));
+    let unreached = honest.into_iter().filter(|method| evidence.reached(*method).is_none() && !claimed(*method));
+    let unreached: Vec<Method> = unreached.collect();
     if !unreached.is_empty() {
         let closed = evidence.closed.iter().find(|(method, _)| *method == Method::Udp).map(|(_, outcome)| outcome);
         let mut because = vec![format!("no answer of the target's to {}", list(&unreached, "or"))];
@@ -331,7 +266,8 @@ fn quotes(evidence: &Evidence, verdict: &mut Verdict) {
 }
 
 /// Does path MTU discovery work?
-fn sizes(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
+fn sizes(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
+    let mut cut = false;
     for method in [Method::Echo, Method::Udp] {
         let of: Vec<&Sized> = evidence.sizes.iter().filter(|sized| sized.method == method).collect();
         let told = of.iter().filter_map(|sized| Some((sized.length, sized.outcome.error().filter(|e| is_too_big(e))?)));
@@ -359,9 +295,15 @@ fn sizes(evidence: &Evidence, proxied: &[Method], verdict: &mut Verdict) {
             if !verdict.open.iter().any(|open| open.starts_with("who drops")) {
                 verdict.open.push("who drops the long packets: a router that does not say so, or one whose error a NAT does not relay".to_owned());
             }
-        } else if !proxied.contains(&method) {
+        } else if nearer.is_proxied(method) || nearer.sockets() {
+            // What was sent is not what leaves.
+            cut = true;
+        } else {
             verdict.claim(Claim::NoNarrowLink(passes), Confidence::High, vec![format!("{} with DF", noun(method))]);
         }
+    }
+    if cut && !verdict.findings.iter().any(|f| matches!(f.claim, Claim::MtuTold(_) | Claim::MtuUseless(_))) {
+        verdict.open.push("whether long packets arrive whole: what makes them anew may cut them".to_owned());
     }
     // Said once is enough.
     let mut seen: Vec<Claim> = Vec::new();
@@ -445,12 +387,44 @@ mod tests {
     fn a_nat_of_sockets_that_swallows_errors() {
         // TCP ends at the NAT; the TTL of UDP and echo is passed on.
         let hop = || [SILENT, SILENT, Outcome::Connected];
-        let mut swallowed = evidence([hop(), hop(), hop(), [SILENT, reply(61), Outcome::Connected]]);
-        swallowed.closed[0].1 = SILENT;
-        assert_eq!(codes(&swallowed), ["proxy", "errors.swallowed_by_socket_nat"]);
-        let verdict = judge(&swallowed);
+        let with = |reply| {
+            let mut swallowed = evidence([hop(), hop(), hop(), [SILENT, reply, Outcome::Connected]]);
+            swallowed.closed[0].1 = SILENT;
+            swallowed.sizes = vec![Sized { method: Method::Echo, length: 1500, outcome: self::reply(64) }];
+            judge(&swallowed)
+        };
+        let codes = |verdict: &Verdict| verdict.findings.iter().map(|f| f.claim.code()).collect::<Vec<_>>();
+        let verdict = with(reply(64));
+        // Whoever sends it anew may cut it.
+        assert_eq!(codes(&verdict), ["proxy", "errors.swallowed_by_socket_nat"]);
         assert_eq!(verdict.findings[1].confidence, Confidence::High);
         assert_eq!(verdict.findings[0].claim, Claim::Proxy(vec![Method::Tcp]));
+        assert!(!verdict.findings[1].because[0].contains('4'), "with TTL 4 it may have arrived: {verdict:?}");
+        // A reply that routers have forwarded was not made by sockets: the proxy is one for TCP alone.
+        assert_eq!(codes(&with(reply(61))), ["proxy", "errors.none", "mtu.not_needed"]);
+    }
+
+    #[test]
+    fn a_next_host_that_filters_looks_like_a_proxy_for_pings() {
+        let hop = || [SILENT, reply(255), SILENT];
+        let mut near = evidence([hop(), hop(), hop(), hop()]);
+        near.closed[0].1 = SILENT;
+        assert_eq!(codes(&near), ["proxy.or_next_host", "errors.none"]);
+        let verdict = judge(&near);
+        assert_eq!(verdict.findings[1].confidence, Confidence::Low);
+        assert!(verdict.open.iter().any(|open| open.contains("ask for one that is farther away")));
+        near.to_nowhere[1].1 = reply(255);
+        assert_eq!(codes(&near), ["proxy", "echo.made_up", "errors.swallowed_by_socket_nat"]);
+    }
+
+    #[test]
+    fn replies_that_are_made_anew_without_harm() {
+        let mut path = open_path();
+        path.hops[3].outcomes[1] = Some(reply(64));
+        path.sizes = vec![Sized { method: Method::Echo, length: 1500, outcome: reply(64) }];
+        assert_eq!(codes(&path), ["errors.come_through", "replies.made_anew"]);
+        assert!(!judge(&path).is_amiss());
+        assert!(judge(&path).open.iter().any(|open| open.contains("arrive whole")));
     }
 
     #[test]
@@ -509,6 +483,10 @@ mod tests {
         let hop = |n| [exceeded(n), SILENT, exceeded(n)];
         let path = evidence([hop(1), hop(2), hop(3), [error("192.0.2.80", 3, 3), reply(61), Outcome::Refused]]);
         assert_eq!(codes(&path), ["errors.come_through", "errors.not_about"]);
+        // Without any answer nobody knows whether they left at all.
+        let mut path = path;
+        path.hops[3].outcomes[1] = Some(SILENT);
+        assert_eq!(codes(&path), ["errors.come_through", "probes.unanswered"]);
     }
 
     #[test]

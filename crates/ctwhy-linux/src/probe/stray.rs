@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use super::{Quote, tag_of};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, socket};
 
 /// As many are kept.
@@ -13,6 +14,7 @@ const IPV6_HEADER: usize = 40;
 const ICMP_HEADER: usize = 8;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const UDP_HEADER: usize = 8;
 
 /// An ICMP error, and the addresses that it quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Stray {
     pub quoted_protocol: u8,
     /// Its source port, where it is TCP or UDP and as much of it is quoted.
     pub quoted_sport: Option<u16>,
+    /// Which probe it is, as far as its payload says; that of UDP only.
+    pub quote: Quote,
 }
 
 /// A raw socket that sees every ICMP message for this host.
@@ -102,6 +106,11 @@ fn sport(protocol: u8, transport: &[u8]) -> Option<u16> {
     port.filter(|_| matches!(protocol, TCP | UDP))
 }
 
+fn quote_of(protocol: u8, transport: &[u8]) -> Quote {
+    let payload = transport.get(UDP_HEADER..).filter(|_| protocol == UDP);
+    payload.map_or(Quote::Short, tag_of)
+}
+
 /// A raw IPv4 socket hands over the IP header, too.
 fn error_v4(packet: &[u8]) -> Option<Stray> {
     let header = |bytes: &[u8]| Some(usize::from(*bytes.first()? & 0xf) * 4).filter(|length| *length >= IPV4_HEADER);
@@ -109,6 +118,7 @@ fn error_v4(packet: &[u8]) -> Option<Stray> {
     let [icmp_type @ (3 | 4 | 5 | 11 | 12), code, ..] = *icmp else { return None };
     let quote = icmp.get(ICMP_HEADER..)?;
     let quoted_protocol = *quote.get(9)?;
+    let transport = header(quote).and_then(|header| quote.get(header..)).unwrap_or_default();
     Some(Stray {
         from: v4(packet, 12),
         icmp_type,
@@ -116,7 +126,8 @@ fn error_v4(packet: &[u8]) -> Option<Stray> {
         quoted_src: v4(quote, 12)?,
         quoted_dst: v4(quote, 16)?,
         quoted_protocol,
-        quoted_sport: quote.get(header(quote)?..).and_then(|transport| sport(quoted_protocol, transport)),
+        quoted_sport: sport(quoted_protocol, transport),
+        quote: quote_of(quoted_protocol, transport),
     })
 }
 
@@ -124,6 +135,7 @@ fn error_v6(icmp: &[u8], from: Option<IpAddr>) -> Option<Stray> {
     let [icmp_type @ 1..128, code, ..] = *icmp else { return None };
     let quote = icmp.get(ICMP_HEADER..)?;
     let quoted_protocol = *quote.get(6)?;
+    let transport = quote.get(IPV6_HEADER..).unwrap_or_default();
     Some(Stray {
         from,
         icmp_type,
@@ -131,6 +143,7 @@ fn error_v6(icmp: &[u8], from: Option<IpAddr>) -> Option<Stray> {
         quoted_src: v6(quote, 8)?,
         quoted_dst: v6(quote, 24)?,
         quoted_protocol,
-        quoted_sport: quote.get(IPV6_HEADER..).and_then(|transport| sport(quoted_protocol, transport)),
+        quoted_sport: sport(quoted_protocol, transport),
+        quote: quote_of(quoted_protocol, transport),
     })
 }
