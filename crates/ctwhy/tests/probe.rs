@@ -44,6 +44,13 @@ fn probe(lab: &Lab, dest: &str) -> (Vec<String>, Value) {
     report(probe_by(&mut lab.command("client", CTWHY).unwrap(), dest))
 }
 
+/// The server by both families at once.
+fn both(lab: &Lab) -> [(Vec<String>, Value); 2] {
+    std::thread::scope(|scope| {
+        [V4, V6].map(|dest| scope.spawn(move || probe(lab, dest))).map(|running| running.join().unwrap())
+    })
+}
+
 /// Adds the arguments to a command that is the program.
 fn probe_by<'a>(command: &'a mut Command, dest: &str) -> &'a mut Command {
     // No router has a way to these: it says so at once.
@@ -68,8 +75,7 @@ fn three_honest_networks() {
         return;
     }
     let lab = lab();
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert_eq!(codes, ["errors.come_through", "mtu.not_needed"], "{report:#}");
         for flow in report["crossing"].as_array().unwrap() {
             assert_eq!(flow["quoted"], flow["sent"], "each error quotes its own datagram: {report:#}");
@@ -80,18 +86,23 @@ fn three_honest_networks() {
             on(&lab, router, &format!("{tool} -A OUTPUT {message} -j DROP"));
         }
     }
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert_eq!(codes, ["errors.come_through", "routers.silent", "mtu.not_needed"], "{report:#}");
         assert!(report["findings"][1]["text"].as_str().unwrap().contains("hops 2 to 3"), "{report:#}");
     }
-    for router in ["r1", "r2"] {
-        on(&lab, router, "iptables -F");
+    for (router, tool) in [("r1", "iptables"), ("r1", "ip6tables"), ("r2", "iptables"), ("r2", "ip6tables")] {
+        on(&lab, router, &format!("{tool} -F"));
     }
     on(&lab, "server", "iptables -A OUTPUT -p icmp -j DROP");
-    let (codes, report) = probe(&lab, V4);
-    assert_eq!(codes, ["errors.come_through", "target.silent"], "{report:#}");
-    assert!(report["findings"][1]["text"].as_str().unwrap().starts_with("routers answer up to hop 3;"), "{report:#}");
+    // Neighbours still have to find each other.
+    for message in ["destination-unreachable", "echo-reply"] {
+        on(&lab, "server", &format!("ip6tables -A OUTPUT -p icmpv6 --icmpv6-type {message} -j DROP"));
+    }
+    for (codes, report) in both(&lab) {
+        assert_eq!(codes, ["errors.come_through", "target.silent"], "{report:#}");
+        let text = report["findings"][1]["text"].as_str().unwrap();
+        assert!(text.starts_with("routers answer up to hop 3;"), "{report:#}");
+    }
 }
 
 #[test]
@@ -103,16 +114,14 @@ fn a_nat_that_lets_no_error_in() {
     for tool in ["iptables", "ip6tables"] {
         on(&lab, "nat", &format!("{tool} -A FORWARD -i wan -m conntrack --ctstate RELATED -j DROP"));
     }
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert_eq!(codes[0], "errors.first_hop_only", "{report:#}");
         assert_eq!(report["findings"][0]["confidence"], "medium");
     }
     for tool in ["iptables", "ip6tables"] {
         on(&lab, "nat", &format!("{tool} -A OUTPUT -m conntrack --ctstate RELATED -j DROP"));
     }
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert_eq!(codes[0], "errors.none", "{report:#}");
     }
 }
@@ -125,15 +134,13 @@ fn a_narrow_link_that_tells_and_one_that_does_not() {
     let lab = lab();
     on(&lab, "r2", "ip link set server mtu 1300");
     on(&lab, "server", "ip link set eth0 mtu 1300");
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert_eq!(codes, ["errors.come_through", "mtu.told"], "{report:#}");
         assert!(report["findings"][1]["text"].as_str().unwrap().contains("1300 bytes"), "{report:#}");
     }
     on(&lab, "r2", "iptables -A OUTPUT -p icmp --icmp-type 3/4 -j DROP");
     on(&lab, "r2", "ip6tables -A OUTPUT -p icmpv6 --icmpv6-type 2 -j DROP");
-    for dest in [V4, V6] {
-        let (codes, report) = probe(&lab, dest);
+    for (codes, report) in both(&lab) {
         assert!(codes.contains(&"mtu.black_hole".to_owned()), "{report:#}");
     }
 }
