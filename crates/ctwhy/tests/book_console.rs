@@ -9,6 +9,7 @@
 //! - `exit=N`: the commands of this block end with status N, not 0;
 //! - `lab`: they need a lab. Where none can be built the blocks are skipped, aloud; and since a lab's packets differ from
 //!   run to run, both sides are compared with the numbers masked that do (see [`mask`]);
+//! - `tun`: they need a lab and a TUN device;
 //! - `norun`: they are shown only.
 //!
 //! In what a command prints, a line of nothing but `…` (or `...`) stands for any number of lines, none included, and `…`
@@ -36,6 +37,7 @@ struct Shown {
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 struct Block {
     lab: bool,
+    tun: bool,
     norun: bool,
     exit: i32,
 }
@@ -46,11 +48,12 @@ impl Block {
         for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 None if option == "lab" => block.lab = true,
+                None if option == "tun" => (block.lab, block.tun) = (true, true),
                 None if option == "norun" => block.norun = true,
                 Some(("exit", status)) => {
                     block.exit = status.parse().map_err(|_| format!("exit={status} is no status"))?;
                 }
-                _ => return Err(format!("unknown option {option:?}; there are lab, norun and exit=N")),
+                _ => return Err(format!("unknown option {option:?}; there are lab, tun, norun and exit=N")),
             }
         }
         Ok(block)
@@ -302,7 +305,8 @@ fn lab_commands_print_what_the_book_shows() {
         ctwhy_linux::testing::skip(&reason);
         return;
     }
-    let (count, complaints) = check(|block| block.lab && !block.norun);
+    let tun = ctwhy_linux::testing::require_tun();
+    let (count, complaints) = check(|block| block.lab && (tun || !block.tun) && !block.norun);
     assert!(count > 0, "no lab block was found");
     assert!(complaints.is_empty(), "\n{complaints}");
 }
@@ -312,7 +316,7 @@ fn pages_with_mistakes_are_refused() {
     let error = |page: &str| commands(page).err().unwrap_or_default();
     assert_eq!(
         error("text\n```console,labb\n```\n"),
-        "line 2: unknown option \"labb\"; there are lab, norun and exit=N"
+        "line 2: unknown option \"labb\"; there are lab, tun, norun and exit=N"
     );
     assert_eq!(error("```console,exit=x\n```\n"), "line 1: exit=x is no status");
     assert_eq!(error("```console\n$ true\n"), "line 1: this block is not closed");
@@ -324,7 +328,7 @@ fn commands_and_their_output_are_found() {
     let page = "```text\n$ not this\n```\n```console,lab,exit=4\n$ one \\\n  more\nout\n\nput\n$ two\n```\nend\n";
     let found = commands(page).unwrap();
     assert_eq!(found.len(), 2);
-    assert_eq!(found[0].block, Block { lab: true, norun: false, exit: 4 });
+    assert_eq!(found[0].block, Block { lab: true, tun: false, norun: false, exit: 4 });
     assert_eq!((found[0].command.as_str(), found[0].lines.clone()), ("one \\\n  more", 6..9));
     assert_eq!((found[1].command.as_str(), found[1].lines.clone()), ("two", 10..10));
 }

@@ -60,6 +60,54 @@ fn words(value: &Value) -> Vec<&str> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap_or("*")).collect()
 }
 
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap()
+}
+
+const ROUTERS: [[&str; 3]; 2] =
+    [["203.0.113.1", "198.51.100.2", "192.0.2.80"], ["2001:db8:113::1", "2001:db8:100::2", "2001:db8:2::80"]];
+
+#[test]
+fn a_nat_of_sockets_swallows_what_routers_say() {
+    if !testing::require_tun() || !testing::require_namespaces() {
+        return;
+    }
+    let told = Told::of("vmnat", &[]);
+    for (family, routers) in FAMILIES.into_iter().zip(ROUTERS) {
+        let facts = |code, world| told.facts(code, world, Some(family));
+        assert_eq!(words(&facts("traceroute.udp", "vmnat")["hops"]), ["*"; 4]);
+        assert_eq!(words(&facts("traceroute.echo", "vmnat")["hops"]), ["*", "*", routers[2]]);
+        // The three inconsistencies, and whose connection it is.
+        let mark = if family == "ipv4" { "ipid" } else { "flow_label" };
+        for code in [mark, "port"] {
+            let found = facts(code, "vmnat");
+            assert!(number(&found["changed"]) * 2 > number(&found["packets"]), "{found}");
+            for world in ["nat-tun", "kernel", "bridge"] {
+                assert_eq!(facts(code, world)["changed"], 0, "{code} of {world}");
+            }
+        }
+        assert_eq!(facts("ttl_out", "vmnat")["before_and_behind"][0], serde_json::json!([64, 128]));
+        assert_eq!(facts("ttl_back", "vmnat")["before_and_behind"][0], serde_json::json!([62, 64]));
+        assert_ne!(facts("owner", "vmnat")["inside"], facts("owner", "vmnat")["outside"]);
+        // Errors of two routers about two traceroutes came back, and ended on the host.
+        assert_eq!([&facts("errors", "vmnat")["outside"], &facts("errors", "vmnat")["inside"]], [4, 0]);
+        assert_eq!(facts("diagnose.kind", "vmnat")["kinds"][0], "socket_proxy");
+        assert!(number(&facts("diagnose.swallowed", "vmnat")["swallowed"]) >= 4);
+        let findings = words(&facts("probe", "vmnat")["findings"]);
+        assert!(findings.contains(&"errors.swallowed_by_socket_nat"), "{findings:?}");
+        assert!(!findings.contains(&"routers.silent"), "{findings:?}");
+        assert_eq!(facts("probe", "vmnat")["amiss"], true);
+        for world in ["vmnat-relay", "nat-tun", "kernel", "bridge"] {
+            for method in ["traceroute.udp", "traceroute.echo", "traceroute.tcp"] {
+                let hops = words(&facts(method, world)["hops"]);
+                assert_eq!(hops[hops.len() - 3..], routers, "{method} of {world}");
+            }
+            assert_eq!(facts("errors", world)["outside"], facts("errors", world)["inside"], "{world}");
+        }
+    }
+    assert_eq!(told.facts("diagnose.status", "vmnat", None)["status"], 1);
+}
+
 #[test]
 fn silent_routers_are_not_a_nat_that_swallows() {
     if !testing::require_namespaces() {

@@ -65,6 +65,8 @@ enum LabCommand {
 enum Scene {
     /// A real traceroute through a masquerading NAT: UDP, ICMP and TCP probes over IPv4 and IPv6
     Traceroute(traceroute::RunArgs),
+    /// Stars because a NAT made of sockets swallows errors, as VMware's vmnat does; its cure, and how it is done right
+    Vmnat(scene::SceneArgs),
     /// Stars because routers say nothing, behind a NAT that hides nothing
     SilentRouter(scene::SceneArgs),
 }
@@ -93,6 +95,7 @@ fn play(scene: &Scene) -> io::Result<ExitCode> {
             Ok(()) => traceroute::traceroute(args),
             Err(reason) => Ok(impossible(&reason)),
         },
+        Scene::Vmnat(args) => scene::run(scene::Scene::Vmnat, args),
         Scene::SilentRouter(args) => scene::run(scene::Scene::SilentRouter, args),
     }
 }

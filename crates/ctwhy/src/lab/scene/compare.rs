@@ -84,6 +84,11 @@ impl Change {
         change
     }
 
+    /// What is drawn anew may come out the same now and then, but not most of the time.
+    fn is_new(self) -> bool {
+        self.changed * 2 > self.of
+    }
+
     fn is_kept(self) -> bool {
         self.of > 0 && self.changed == 0
     }
@@ -94,7 +99,7 @@ impl Change {
             Some((own, other)) => format!(", such as {own} => {other}"),
             None => String::new(),
         };
-        format!("another for {} of {}{example}", self.changed, self.of)
+        format!("changed in {} of {} packets{example}", self.changed, self.of)
     }
 }
 
@@ -103,6 +108,10 @@ impl Change {
 pub(super) enum Expected {
     /// As a router that translates leaves them: the same, and TTL one less.
     Kept,
+    /// As on a bridge: the same.
+    Untouched,
+    /// As another host makes them.
+    New,
 }
 
 /// Observes what became of identification, port and TTL of all that the client sent.
@@ -125,16 +134,18 @@ pub(super) fn observe(
     ];
     for ((code, what), change, hex) in fields {
         let (claim, observed) = match expected {
-            Expected::Kept => ("is the same outside", change.is_kept()),
+            Expected::New => ("is another outside", change.is_new()),
+            Expected::Kept | Expected::Untouched => ("is the same outside", change.is_kept()),
         };
         let observation = ground.observation(code, format!("{what} {claim}"), observed).family(family);
         let observation = observation.measured(change.words(hex));
-        stage.observe(observation.fact("changed", change.changed).fact("packets", change.of))?;
+        stage.observe(observation.fact("changed", change.changed).fact("packets", change.of));
     }
     let whole = both.sent(Method::Tcp, server);
-    ttl(stage, ground, family, expected, ("ttl_out", "going out", &whole))?;
+    ttl(stage, ground, family, expected, ("ttl_out", "going out", &whole));
     // What comes back is paired the same way round: inside, outside.
-    ttl(stage, ground, family, expected, ("ttl_back", "coming back", &both.answered(server)))
+    ttl(stage, ground, family, expected, ("ttl_back", "coming back", &both.answered(server)));
+    Ok(())
 }
 
 fn ttl(
@@ -143,8 +154,7 @@ fn ttl(
     family: L3,
     expected: Expected,
     (code, way, pairs): (&'static str, &str, &[Pair<'_>]),
-) -> std::io::Result<()> {
-    let what = if family == L3::V4 { "TTL" } else { "hop limit" };
+) {
     let ttls: Vec<(u8, u8)> = pairs.iter().map(|(own, other)| (own.ttl, other.ttl)).collect();
     // From where the packet came to where it went.
     let steps = ttls.iter().map(|(own, other)| if code == "ttl_out" { (*own, *other) } else { (*other, *own) });
@@ -152,14 +162,28 @@ fn ttl(
     let one_less = |(before, behind): &(u8, u8)| before.checked_sub(1) == Some(*behind);
     let (claim, observed) = match expected {
         Expected::Kept => ("one less", steps.iter().all(one_less)),
+        Expected::Untouched => ("the same", steps.iter().all(|(before, behind)| before == behind)),
+        Expected::New => ("not one less but new", !steps.iter().any(|(before, behind)| behind <= before)),
     };
     let observed = observed && !steps.is_empty();
     let measured = steps.first().map_or("nothing".to_owned(), |(before, behind)| format!("{before} => {behind}"));
-    let claim = format!("{what} of a connection, {way}, is {claim}");
+    let claim = format!("TTL (hop limit) of a connection, {way}, is {claim}");
     let observation = ground.observation(code, claim, observed).family(family).measured(measured);
-    stage.observe(observation.fact("before_and_behind", ttls_of(&steps)))
+    stage.observe(observation.fact("before_and_behind", ttls_of(&steps)));
 }
 
 fn ttls_of(steps: &[(u8, u8)]) -> Vec<Vec<u8>> {
     steps.iter().map(|(before, behind)| vec![*before, *behind]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_anew_may_be_the_same_by_chance() {
+        let change = |changed, of| Change { changed, of, example: None };
+        assert!(change(3, 4).is_new() && !change(2, 4).is_new() && !change(0, 0).is_new());
+        assert!(change(0, 4).is_kept() && !change(1, 4).is_kept() && !change(0, 0).is_kept());
+    }
 }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use ctwhy_conform::world::World;
 use ctwhy_core::tuple::L3;
-use ctwhy_linux::lab::Lab;
+use ctwhy_linux::lab::{Lab, Topology};
 use ctwhy_linux::sysctl;
 
 use super::stage::{Observation, Stage};
@@ -39,10 +39,10 @@ impl<'a> Ground<'a> {
         Observation::new(code, claim, observed).fact("world", self.name)
     }
 
-    /// The first address of a node's interface in a family.
+    /// The address of a node's interface in the usual lab, whichever NAT is in it.
     pub(super) fn address(&self, node: &str, interface: &str, family: L3) -> io::Result<IpAddr> {
-        let links = &self.lab.topology().links;
-        let mut ends = links.iter().flat_map(|link| [&link.a, &link.b]);
+        let topology = Topology::traceroute();
+        let mut ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]);
         let end = ends.find(|end| end.node == node && end.interface == interface);
         let mut addresses = end.into_iter().flat_map(|end| &end.addresses).map(|(address, _)| *address);
         let found = addresses.find(|address| address.is_ipv4() == (family == L3::V4));

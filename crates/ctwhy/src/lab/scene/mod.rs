@@ -4,9 +4,11 @@ mod capture;
 mod compare;
 mod ground;
 mod hops;
+mod owner;
 mod silent_router;
 mod stage;
 mod verdicts;
+mod vmnat;
 mod web;
 
 use std::io;
@@ -47,12 +49,14 @@ pub(crate) struct SceneArgs {
 /// An experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scene {
+    Vmnat,
     SilentRouter,
 }
 
 impl Scene {
     const fn name(self) -> &'static str {
         match self {
+            Scene::Vmnat => "vmnat",
             Scene::SilentRouter => "silent-router",
         }
     }
@@ -60,6 +64,7 @@ impl Scene {
     /// The NATs that it needs.
     const fn nats(self) -> &'static [Nat] {
         match self {
+            Scene::Vmnat => &[Nat::ProxyDrop, Nat::ProxyRelay, Nat::NatTun, Nat::Kernel],
             Scene::SilentRouter => &[Nat::Kernel],
         }
     }
@@ -83,6 +88,7 @@ pub(super) fn run(scene: Scene, args: &SceneArgs) -> io::Result<ExitCode> {
     let style = Style { json: args.json, verbose: args.verbose, keep: args.keep.clone(), palette };
     let mut stage = Stage::new(scene.name(), style);
     match scene {
+        Scene::Vmnat => vmnat::tell(&mut stage)?,
         Scene::SilentRouter => silent_router::tell(&mut stage)?,
     }
     stage.finish()
@@ -111,14 +117,22 @@ fn world(nat: Nat, options: &Options) -> io::Result<World> {
     World::start(nat, &std::env::current_exe()?, options)
 }
 
-/// A page of the server, as the client gets it.
+/// What most people want of a network: a page of the server, and a datagram that is answered.
 fn page(stage: &mut Stage, ground: &Ground<'_>) -> io::Result<()> {
     for family in FAMILIES {
-        let answer = web::get(ground.lab, ground.server(family)?, || Ok(()));
+        let answer = web::get(ground.lab, ground.server(family)?, "", || Ok(()));
         let answer = answer.unwrap_or_else(|error| error.to_string());
         let loads = answer.ends_with("200 OK");
         let observation = ground.observation("page", "a page of the server loads", loads).family(family);
-        stage.observe(observation.measured(&answer).fact("answer", answer))?;
+        stage.observe(observation.measured(&answer).fact("answer", answer));
+        let answered = web::ask(ground.lab, ground.server(family)?);
+        let (answered, words) = match answered {
+            Ok(true) => (true, "as it was sent".to_owned()),
+            Ok(false) => (false, "another".to_owned()),
+            Err(error) => (false, error.to_string()),
+        };
+        let observation = ground.observation("question", "a datagram is answered", answered).family(family);
+        stage.observe(observation.measured(words));
     }
     Ok(())
 }

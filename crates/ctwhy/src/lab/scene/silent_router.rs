@@ -106,13 +106,13 @@ fn errors(stage: &mut Stage, ground: &Ground<'_>, both: &Both) -> io::Result<()>
         let [_, outside] = both.count(family, of_routers);
         let claim = "outside no time exceeded of a router was seen";
         let observation = ground.observation("errors.none_outside", claim, outside == 0).family(family);
-        stage.observe(observation.measured(outside).fact("outside", outside))?;
+        stage.observe(observation.measured(outside).fact("outside", outside));
         let of_server = |packet: &Seen| packet.is_error() && packet.tuple.src_ip() == server;
         let [inside, outside] = both.count(family, of_server);
         let claim = "the server's errors are seen outside and inside";
         let observation = ground.observation("errors.control", claim, outside > 0 && inside == outside).family(family);
         let observation = observation.measured(format!("{outside} outside, {inside} inside"));
-        stage.observe(observation.fact("outside", outside).fact("inside", inside))?;
+        stage.observe(observation.fact("outside", outside).fact("inside", inside));
     }
     Ok(())
 }
@@ -129,7 +129,7 @@ fn counters(stage: &mut Stage, ground: &Ground<'_>) -> io::Result<()> {
             let dropped = dropped.unwrap_or(0);
             let claim = format!("{router} dropped errors of its own");
             let observation = ground.observation("routers.dropped", claim, dropped > 0).family(family);
-            stage.observe(observation.measured(dropped).fact("node", router).fact("dropped", dropped))?;
+            stage.observe(observation.measured(dropped).fact("node", router).fact("dropped", dropped));
         }
     }
     Ok(())

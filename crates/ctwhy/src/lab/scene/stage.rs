@@ -22,7 +22,8 @@ const NOT_OBSERVED: u8 = 1;
 pub(super) struct Observation {
     /// A stable name for programs.
     code: &'static str,
-    family: Option<&'static str>,
+    #[serde(serialize_with = "family")]
+    family: Option<L3>,
     observed: bool,
     /// What is to be observed.
     claim: String,
@@ -33,25 +34,18 @@ pub(super) struct Observation {
 
 impl Observation {
     /// `observed` says whether it is as the claim has it.
-    pub(super) fn new(code: &'static str, claim: impl Into<String>, observed: bool) -> Observation {
-        let (claim, facts) = (claim.into(), Map::new());
-        Observation { code, family: None, observed, claim, measured: String::new(), facts }
+    pub(super) fn new(code: &'static str, claim: String, observed: bool) -> Observation {
+        Observation { code, family: None, observed, claim, measured: String::new(), facts: Map::new() }
     }
 
     /// Of which family it is.
-    pub(super) fn family(mut self, family: L3) -> Observation {
-        self.family = Some(match family {
-            L3::V4 => "ipv4",
-            L3::V6 => "ipv6",
-        });
-        self.claim += &format!(" ({})", name(family));
-        self
+    pub(super) fn family(self, family: L3) -> Observation {
+        Observation { family: Some(family), ..self }
     }
 
     /// What was measured, in words.
-    pub(super) fn measured(mut self, text: impl Display) -> Observation {
-        self.measured = text.to_string();
-        self
+    pub(super) fn measured(self, text: impl Display) -> Observation {
+        Observation { measured: text.to_string(), ..self }
     }
 
     /// What was measured, for programs.
@@ -59,10 +53,43 @@ impl Observation {
         self.facts.insert(name.to_owned(), value.into());
         self
     }
+
+    /// Is the same said of another family?
+    fn is_twin(&self, other: &Observation) -> bool {
+        (self.code, &self.claim, self.observed) == (other.code, &other.claim, other.observed)
+            && self.family.is_some()
+            && self.family != other.family
+    }
+}
+
+/// What stands before a line that is about an observation.
+const INDENT: &str = "                ";
+
+/// A claim and what was measured, of one family or of both.
+fn words(one: &Observation, twin: Option<&Observation>) -> String {
+    let Observation { claim, measured, .. } = one;
+    let name = |observation: &Observation| observation.family.map_or("", name);
+    match twin {
+        None if one.family.is_none() => format!("{claim}: {measured}"),
+        None => format!("{claim} ({}): {measured}", name(one)),
+        Some(twin) if twin.measured == *measured => format!("{claim} ({}, {}): {measured}", name(one), name(twin)),
+        Some(twin) => {
+            let (one, other) = (name(one), name(twin));
+            format!("{claim}\n{INDENT}{one}  {measured}\n{INDENT}{other}  {}", twin.measured)
+        }
+    }
+}
+
+fn family<S: serde::Serializer>(family: &Option<L3>, serializer: S) -> Result<S::Ok, S::Error> {
+    match family {
+        None => serializer.serialize_none(),
+        Some(L3::V4) => serializer.serialize_str("ipv4"),
+        Some(L3::V6) => serializer.serialize_str("ipv6"),
+    }
 }
 
 /// As people write it.
-pub(super) const fn name(family: L3) -> &'static str {
+const fn name(family: L3) -> &'static str {
     match family {
         L3::V4 => "IPv4",
         L3::V6 => "IPv6",
@@ -114,15 +141,19 @@ pub(super) struct Stage {
     style: Style,
     act: Option<Act>,
     acts: u32,
-    /// Was the last thing said an observation?
-    observing: bool,
+    /// What was observed and not yet told: of both families it is told in one line.
+    untold: Vec<Observation>,
+    /// Was an empty line the last that was written?
+    gap: bool,
     observed: u32,
-    not_observed: Vec<String>,
+    not_observed: u32,
+    missed: Vec<String>,
 }
 
 impl Stage {
     pub(super) fn new(scene: &'static str, style: Style) -> Stage {
-        Stage { scene, style, act: None, acts: 0, observing: false, observed: 0, not_observed: Vec::new() }
+        let (untold, missed) = (Vec::new(), Vec::new());
+        Stage { scene, style, act: None, acts: 0, untold, gap: false, observed: 0, not_observed: 0, missed }
     }
 
     pub(super) fn style(&self) -> &Style {
@@ -131,14 +162,49 @@ impl Stage {
 
     /// Words of the story; a line ends where the text has it.
     pub(super) fn tell(&mut self, text: &str) -> io::Result<()> {
-        self.say(false, text)
+        self.tell_observations()?;
+        self.say(text)
+    }
+
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        self.gap = false;
+        self.write(text.trim_end())
+    }
+
+    /// One empty line, where there is none.
+    fn gap(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.gap, true) { Ok(()) } else { self.write("") }
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let text = format!("{text}\n");
+        if self.style.json { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) }
     }
 
     /// What was observed stands apart from what was done.
-    fn say(&mut self, observing: bool, text: &str) -> io::Result<()> {
-        let apart = std::mem::replace(&mut self.observing, observing) != observing && !text.starts_with('\n');
-        let text = format!("{}{}\n", if apart { "\n" } else { "" }, text.trim_end());
-        if self.style.json { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) }
+    fn tell_observations(&mut self) -> io::Result<()> {
+        let mut untold = std::mem::take(&mut self.untold);
+        if untold.is_empty() {
+            return Ok(());
+        }
+        self.gap()?;
+        while !untold.is_empty() {
+            let one = untold.remove(0);
+            let twin = untold.iter().position(|other| one.is_twin(other)).map(|at| untold.remove(at));
+            let line = words(&one, twin.as_ref());
+            let palette = self.style.palette;
+            match one.observed {
+                true => self.say(&format!("{} {line}", Styled(palette.good(), "observed     ")))?,
+                false => {
+                    self.say(&format!("{} {line}", Styled(palette.bad(), "NOT observed ")))?;
+                    self.missed.push(line);
+                }
+            }
+            if let Some(act) = &mut self.act {
+                act.observations.extend([Some(one), twin].into_iter().flatten());
+            }
+        }
+        self.gap()
     }
 
     /// The next act begins.
@@ -146,7 +212,9 @@ impl Stage {
         self.end_act()?;
         self.acts += 1;
         let title = title.to_owned();
-        self.tell(&format!("\n{}", Styled(self.style.palette.heading(), format!("━━ {}. {title}", self.acts))))?;
+        self.gap()?;
+        let heading = format!("━━ {}. {title}", self.acts);
+        self.say(&Styled(self.style.palette.heading(), heading).to_string())?;
         let (commands, observations) = (Vec::new(), Vec::new());
         self.act = Some(Act { schema: SCHEMA, scene: self.scene, act: self.acts, title, commands, observations });
         Ok(())
@@ -182,22 +250,16 @@ impl Stage {
     }
 
     /// What was observed.
-    pub(super) fn observe(&mut self, observation: Observation) -> io::Result<()> {
-        let palette = self.style.palette;
-        let (style, word) =
-            if observation.observed { (palette.good(), "observed     ") } else { (palette.bad(), "NOT observed ") };
-        self.say(true, &format!("{} {}: {}", Styled(style, word), observation.claim, observation.measured))?;
+    pub(super) fn observe(&mut self, observation: Observation) {
         match observation.observed {
             true => self.observed += 1,
-            false => self.not_observed.push(observation.claim.clone()),
+            false => self.not_observed += 1,
         }
-        if let Some(act) = &mut self.act {
-            act.observations.push(observation);
-        }
-        Ok(())
+        self.untold.push(observation);
     }
 
     fn end_act(&mut self) -> io::Result<()> {
+        self.tell_observations()?;
         match self.act.take() {
             Some(act) if self.style.json => object(&act),
             _ => Ok(()),
@@ -207,18 +269,19 @@ impl Stage {
     /// The end; the exit code says whether everything was observed.
     pub(super) fn finish(mut self) -> io::Result<ExitCode> {
         self.end_act()?;
-        let not_observed = u32::try_from(self.not_observed.len()).unwrap_or(u32::MAX);
+        let Stage { observed, not_observed, .. } = self;
         if self.style.json {
-            object(&Sum { schema: SCHEMA, scene: self.scene, observed: self.observed, not_observed })?;
+            object(&Sum { schema: SCHEMA, scene: self.scene, observed, not_observed })?;
         }
-        let total = self.observed.saturating_add(not_observed);
+        self.gap()?;
         let palette = self.style.palette;
-        if self.not_observed.is_empty() {
-            self.tell(&format!("\n{}", Styled(palette.good(), format!("all {total} observations were made"))))?;
+        let total = observed.saturating_add(not_observed);
+        if not_observed == 0 {
+            self.say(&Styled(palette.good(), format!("all {total} observations were made")).to_string())?;
             return Ok(ExitCode::SUCCESS);
         }
         let text = format!("{not_observed} of {total} observations were not made:");
-        self.tell(&format!("\n{}\n  {}", Styled(palette.bad(), text), self.not_observed.join("\n  ")))?;
+        self.say(&format!("{}\n  {}", Styled(palette.bad(), text), self.missed.join("\n  ")))?;
         Ok(ExitCode::from(NOT_OBSERVED))
     }
 }

@@ -1,7 +1,7 @@
 //! What most people do with a network: ask a server for something and get it, or send it something.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use ctwhy_linux::lab::Lab;
@@ -9,8 +9,10 @@ use ctwhy_linux::lab::Lab;
 /// The port of the web.
 pub(super) const PORT: u16 = 80;
 
-const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n";
+
+/// The port of names.
+const NAMES: u16 = 53;
 
 /// How long a machine under load may take for what works.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,11 +38,19 @@ impl Connection {
     }
 }
 
-/// The client asks the server for a page; `during` is called while the connection is open. The status line that came.
-pub(super) fn get(lab: &Lab, server: IpAddr, during: impl FnOnce() -> io::Result<()>) -> io::Result<String> {
+/// The client asks the server for a page by this name; `during` is called while the connection is open. The status line
+/// that came.
+pub(super) fn get(
+    lab: &Lab,
+    server: IpAddr,
+    name: &str,
+    during: impl FnOnce() -> io::Result<()>,
+) -> io::Result<String> {
     let mut connection = Connection::open(lab, server)?;
-    connection.client.write_all(REQUEST)?;
-    let mut request = [0; REQUEST.len()];
+    // No two requests are alike, so that each connection is known by what it carries.
+    let asked = format!("GET /{name} HTTP/1.0\r\n\r\n");
+    connection.client.write_all(asked.as_bytes())?;
+    let mut request = vec![0; asked.len()];
     connection.server.read_exact(&mut request)?;
     connection.server.write_all(ANSWER)?;
     let mut answer = [0; ANSWER.len()];
@@ -48,4 +58,26 @@ pub(super) fn get(lab: &Lab, server: IpAddr, during: impl FnOnce() -> io::Result
     during()?;
     let text = String::from_utf8_lossy(&answer).into_owned();
     Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// The client asks the server something in a datagram; whether the answer came.
+pub(super) fn ask(lab: &Lab, server: IpAddr) -> io::Result<bool> {
+    let to = SocketAddr::new(server, NAMES);
+    let names = lab.in_node("server", || UdpSocket::bind(to))??;
+    let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+    let client = lab.in_node("client", || -> io::Result<UdpSocket> {
+        let client = UdpSocket::bind((any, 0))?;
+        client.connect(to)?;
+        Ok(client)
+    })??;
+    for socket in [&names, &client] {
+        socket.set_read_timeout(Some(PATIENCE))?;
+    }
+    let (question, answer) = (format!("what is {server} called?"), format!("{server} is the server"));
+    client.send(question.as_bytes())?;
+    let mut buffer = [0; 256];
+    let (_, from) = names.recv_from(&mut buffer)?;
+    names.send_to(answer.as_bytes(), from)?;
+    let length = client.recv(&mut buffer)?;
+    Ok(buffer.get(..length) == Some(answer.as_bytes()))
 }
