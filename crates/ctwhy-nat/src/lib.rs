@@ -7,6 +7,7 @@
 //!   with the packet that they answer as trigger; that is where NAT gives them the addresses that the other side knows.
 //! - [`local`] answers what is for the router itself; [`answer`] makes the bytes of ICMP errors; `voice` knows when.
 //! - [`offload`] is what a device and the router leave to each other: checksums, and several segments in one packet.
+//! - `join` has packets of a flow that leave behind each other leave as one.
 //! - [`limit`] keeps errors to what the kernel would send.
 //! - [`tun`] is the router on TUN devices. The above is pure: time is an argument, and there is no I/O.
 //!
@@ -16,6 +17,8 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+#[cfg(target_os = "linux")]
+mod join;
 pub mod limit;
 pub mod local;
 pub mod offload;

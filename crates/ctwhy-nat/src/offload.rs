@@ -73,7 +73,21 @@ pub fn take_in(header: [u8; HEADER], packet: &mut [u8]) -> Option<Arrived> {
     Some(Arrived { checksum_trusted: flags & (NEEDS_CHECKSUM | CHECKSUM_VALID) != 0, gso: None })
 }
 
+/// The `gso_type` of segments of this protocol.
+pub(crate) const fn kind(is_v4: bool, protonum: u8) -> u8 {
+    match (protonum, is_v4) {
+        (proto::UDP, _) => UDP,
+        (_, true) => TCP_V4,
+        (_, false) => TCP_V6,
+    }
+}
+
 impl Gso {
+    /// Segments of `size` bytes of payload, behind headers that end at `payload`.
+    pub(crate) const fn new(kind: u8, size: u16, transport: usize, payload: usize) -> Gso {
+        Gso { kind, size, transport, payload }
+    }
+
     /// For `packet`, which is such a packet of this `gso_type` with segments of `size` bytes.
     fn of(packet: &[u8], kind: u8, size: u16) -> Option<Gso> {
         let view = Packet::parse(packet, packet.len()).ok()?;
@@ -193,7 +207,7 @@ impl Gso {
     }
 }
 
-fn put16(bytes: &mut [u8], at: usize, value: u16) {
+pub(crate) fn put16(bytes: &mut [u8], at: usize, value: u16) {
     if let Some(field) = bytes.get_mut(at..at + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }

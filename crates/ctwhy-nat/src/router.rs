@@ -1,5 +1,6 @@
 //! A packet in, packets out: a router that forwards as the engine decides, and says what a router has to say.
 
+use ctwhy_core::direction::CtInfo;
 use ctwhy_core::hook::{DropCause, Egress, Engine, Offload, Ruling, Unseen, Verdict};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
@@ -79,6 +80,8 @@ pub struct Departure<'a> {
     pub interface: u16,
     /// It is several segments in one, whose checksums are left to whoever is next.
     pub gso: Option<Gso>,
+    /// Is it one of a flow that was answered, with a checksum that is known to be right, so that others may join it?
+    pub may_join: bool,
 }
 
 /// A packet that a router has decided about.
@@ -168,7 +171,7 @@ impl Router {
         let ruling = self.engine.receive_offloaded((packet, len), offload, (Some(interface), now), watch.sink());
         self.account(&ruling);
         match gso {
-            None => self.leave(&ruling, packet, leave),
+            None => self.leave(&ruling, packet, self.may_join(&ruling, checksum_trusted), leave),
             Some(gso) => self.leave_together(&ruling, packet, gso, leave),
         }
         if W::WATCHES {
@@ -208,11 +211,19 @@ impl Router {
         }
     }
 
-    fn leave(&mut self, ruling: &Ruling, packet: &[u8], leave: &mut impl FnMut(Departure<'_>)) {
+    /// See [`Departure::may_join`].
+    fn may_join(&self, ruling: &Ruling, checksum_trusted: bool) -> bool {
+        matches!(ruling.ctinfo, Ok(CtInfo::Established | CtInfo::EstablishedReply))
+            && (checksum_trusted || self.engine.conntrack.sysctls.checksum)
+            && ruling.datagram.is_none()
+            && ruling.cut.is_none()
+    }
+
+    fn leave(&mut self, ruling: &Ruling, packet: &[u8], may_join: bool, leave: &mut impl FnMut(Departure<'_>)) {
         let Egress::Forwarded(Some(interface)) = ruling.egress else { return };
         for packet in self.engine.leaving(ruling, packet) {
             self.statistics.sent.count(packet.len());
-            leave(Departure { packet: &packet, interface, gso: None });
+            leave(Departure { packet: &packet, interface, gso: None, may_join });
         }
     }
 
@@ -222,12 +233,12 @@ impl Router {
         if ruling.resized.is_none() {
             gso.leave_checksum(packet);
             self.statistics.sent.count(packet.len());
-            leave(Departure { packet, interface, gso: Some(gso) });
+            leave(Departure { packet, interface, gso: Some(gso), may_join: false });
             return;
         }
         for packet in gso.segments(self.engine.departed(ruling, packet)) {
             self.statistics.sent.count(packet.len());
-            leave(Departure { packet: &packet, interface, gso: None });
+            leave(Departure { packet: &packet, interface, gso: None, may_join: false });
         }
     }
 
@@ -294,7 +305,7 @@ impl Router {
                 (Verdict::Accept, ..) => count(&mut self.statistics.words.unsaid, "output.to_itself"),
                 (Verdict::Drop(cause), ..) => count(&mut self.statistics.words.unsaid, cause.code()),
             }
-            self.leave(&ruling, &piece, leave);
+            self.leave(&ruling, &piece, false, leave);
             if W::WATCHES {
                 watch.ruled(&Ruled {
                     interface: None,

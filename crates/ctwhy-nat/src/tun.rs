@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use ctwhy_core::time::Time;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
+use crate::join::Joiner;
 use crate::offload::{self, Gso};
 use crate::router::{Arrival, Departure, Router, Watch};
 use crate::statistics::{Causes, count};
 
 /// The longest packet.
 const LONGEST: usize = 65_535;
-/// How many packets of a device are read before the other one has its turn.
-const BURST: usize = 256;
+/// How many packets of a device are read before what they cause leaves, and the other one has its turn.
+const BURST: usize = 64;
 
 /// A TUN device.
 pub struct Device {
@@ -92,9 +93,17 @@ impl Device {
     fn write_segments(&self, packet: &[u8], gso: Option<Gso>) -> Result<(), &'static str> {
         let header = gso.map_or([0; offload::HEADER], |gso| gso.header());
         let parts = [IoSlice::new(&header), IoSlice::new(packet)];
+        self.write_by(|device| if self.offloads { device.send_vectored(&parts) } else { device.send(packet) })
+    }
+
+    /// Writes a packet with its header in front, to a device that offloads.
+    fn write_with_header(&self, bytes: &[u8]) -> Result<(), &'static str> {
+        self.write_by(|device| device.send(bytes))
+    }
+
+    fn write_by(&self, send: impl Fn(&SyncDevice) -> io::Result<usize>) -> Result<(), &'static str> {
         loop {
-            let sent = if self.offloads { self.device.send_vectored(&parts) } else { self.device.send(packet) };
-            return match sent {
+            return match send(&self.device) {
                 Ok(_) => Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Err("tun.full"),
@@ -132,6 +141,8 @@ pub struct TunRouter {
     /// The router.
     pub router: Router,
     devices: Vec<Device>,
+    /// What is about to leave by each of them.
+    joiners: Vec<Joiner>,
     buffer: Vec<u8>,
     lost: Causes,
 }
@@ -140,7 +151,8 @@ impl TunRouter {
     /// A router on these devices: the first is interface 0 of its network, and so on.
     #[must_use]
     pub fn new(router: Router, devices: Vec<Device>) -> TunRouter {
-        TunRouter { router, devices, buffer: vec![0; offload::HEADER + LONGEST], lost: Causes::new() }
+        let joiners = devices.iter().map(|device| Joiner::new(device.device.udp_gso())).collect();
+        TunRouter { router, devices, joiners, buffer: vec![0; offload::HEADER + LONGEST], lost: Causes::new() }
     }
 
     /// What becomes readable when a packet arrives.
@@ -154,30 +166,35 @@ impl TunRouter {
         &self.lost
     }
 
-    /// Forwards what is there now, some of each device, and does what was due; says how many packets that were.
+    /// Forwards what is there now, some of each device, and does what was due; says whether there may be more.
     ///
     /// # Errors
     /// A device is gone.
-    pub fn round<W: Watch>(&mut self, mut clock: impl FnMut() -> Time, watch: &mut W) -> io::Result<usize> {
-        let TunRouter { router, devices, buffer, lost } = self;
-        let mut packets = 0;
+    pub fn round<W: Watch>(&mut self, mut clock: impl FnMut() -> Time, watch: &mut W) -> io::Result<bool> {
+        let TunRouter { router, devices, joiners, buffer, lost } = self;
+        let mut more = false;
         if let Some(deadline) = router.deadline() {
             let now = clock();
             if deadline <= now {
-                router.end_overdue(now, watch, &mut |departure| send(devices, departure, lost));
+                router.end_overdue(now, watch, &mut |departure| send(devices, joiners, departure, lost));
+                flush(devices, joiners, lost);
             }
         }
         for (device, interface) in devices.iter().zip(0..) {
-            for _ in 0..BURST {
-                let Some(bytes) = device.read(buffer)? else { break };
-                packets += 1;
+            let mut left = BURST;
+            while let Some(bytes) = if left > 0 { device.read(buffer)? } else { None } {
+                left -= 1;
                 match arrival(device, bytes, interface) {
                     None => count(lost, "tun.header"),
-                    Some(arrival) => router.receive(arrival, clock(), watch, &mut |out| send(devices, out, lost)),
+                    Some(arrival) => {
+                        router.receive(arrival, clock(), watch, &mut |out| send(devices, joiners, out, lost));
+                    }
                 }
             }
+            flush(devices, joiners, lost);
+            more |= left == 0;
         }
-        Ok(packets)
+        Ok(more)
     }
 }
 
@@ -193,20 +210,32 @@ fn arrival<'a>(device: &Device, bytes: &'a mut [u8], interface: u16) -> Option<A
     }
 }
 
-/// Writes a packet; where that fails it is counted.
-fn send(devices: &[Device], departure: Departure<'_>, lost: &mut Causes) {
-    let Departure { packet, interface, gso } = departure;
-    let device = devices.get(usize::from(interface)).ok_or("tun.no_device");
-    match (device, gso) {
-        (Ok(device), Some(gso)) if !device.offloads => {
+/// Has a packet leave; where that fails it is counted.
+fn send(devices: &[Device], joiners: &mut [Joiner], departure: Departure<'_>, lost: &mut Causes) {
+    let Departure { packet, interface, gso, may_join } = departure;
+    let at = usize::from(interface);
+    let Some((device, joiner)) = devices.get(at).zip(joiners.get_mut(at)) else {
+        return count(lost, "tun.no_device");
+    };
+    match gso.filter(|_| !device.offloads) {
+        Some(gso) => {
             for packet in gso.segments(packet) {
-                send(devices, Departure { packet: &packet, interface, gso: None }, lost);
+                device.write(&packet).unwrap_or_else(|code| count(lost, code));
             }
         }
-        (device, gso) => {
-            if let Err(code) = device.and_then(|device| device.write_segments(packet, gso)) {
-                count(lost, code);
-            }
-        }
+        None if device.offloads && joiner.take(packet, may_join, &mut write(device, lost)) => {}
+        None => device.write_segments(packet, gso).unwrap_or_else(|code| count(lost, code)),
     }
+}
+
+/// What was to leave together leaves.
+fn flush(devices: &[Device], joiners: &mut [Joiner], lost: &mut Causes) {
+    for (device, joiner) in devices.iter().zip(joiners) {
+        joiner.flush(&mut write(device, lost));
+    }
+}
+
+/// Writes packets with their headers; where that fails it is counted.
+fn write<'a>(device: &'a Device, lost: &'a mut Causes) -> impl FnMut(&[u8]) + use<'a> {
+    |bytes| device.write_with_header(bytes).unwrap_or_else(|code| count(lost, code))
 }

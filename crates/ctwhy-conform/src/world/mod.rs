@@ -18,7 +18,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ctwhy_linux::lab::{self, Lab, Topology};
 use ctwhy_linux::{program, signal};
@@ -258,12 +257,10 @@ impl World {
         self.process.as_mut().ok_or_else(|| no_program(self.nat))?.until(start)
     }
 
-    /// How long the program was on a processor so far, see [`program::processor_time`]. The kernel is no program.
-    ///
-    /// # Errors
-    /// It does not run, or is the kernel.
-    pub fn processor_time(&self) -> io::Result<Duration> {
-        self.process.as_ref().ok_or_else(|| no_program(self.nat))?.processor_time()
+    /// The process of the program, as this process sees it; `None` when it has ended, and for the kernel.
+    #[must_use]
+    pub fn pid(&self) -> Option<i32> {
+        self.process.as_ref()?.pid()
     }
 
     /// Sends the program a signal.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ctwhy_linux::{lab, program, signal};
+use ctwhy_linux::{lab, signal};
 
 /// What takes longer has gone wrong.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,10 +100,9 @@ impl Process {
         }
     }
 
-    /// How long it was on a processor so far.
-    pub(super) fn processor_time(&self) -> io::Result<Duration> {
-        let ended = || io::Error::new(io::ErrorKind::NotFound, format!("{} has ended", self.name));
-        program::processor_time(lab::pid(&self.child).ok_or_else(ended)?)
+    /// Its number; `None` when it has ended.
+    pub(super) fn pid(&self) -> Option<i32> {
+        lab::pid(&self.child)
     }
 
     pub(super) fn signal(&self, number: i32) -> io::Result<()> {

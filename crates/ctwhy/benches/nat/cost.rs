@@ -9,9 +9,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use ctwhy_linux::program;
+use ctwhy_linux::{lab, program};
 
-use crate::way::{Stage, time_of};
+use crate::way::Stage;
 
 /// Processor time until now.
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +48,11 @@ impl Meter {
     }
 
     pub(crate) fn read(&self, stage: &Stage) -> io::Result<Reading> {
-        let own = stage.own_time()?;
+        let own = stage.pid().map(program::processor_time).transpose()?;
         let mut all = own.unwrap_or_default() + used(libc::RUSAGE_SELF)? + used(libc::RUSAGE_CHILDREN)?;
-        if let Some(server) = &stage.iperf3 {
-            all += time_of(server)?;
-        }
-        for pid in &self.kernel_threads {
-            all += program::processor_time(*pid)?;
+        let server = stage.iperf3.as_ref().and_then(lab::pid);
+        for pid in self.kernel_threads.iter().copied().chain(server) {
+            all += program::processor_time(pid)?;
         }
         if self.interrupts_apart {
             all += interrupts()?;

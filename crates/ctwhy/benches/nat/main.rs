@@ -34,7 +34,7 @@ struct Arguments {
     /// How long one measurement lasts, in seconds
     #[arg(long, default_value_t = 1)]
     seconds: u64,
-    /// Only these: routing, kernel, accept-all, nat-queue, nat-tun, slirp4netns, pasta
+    /// Only these: routing, kernel, accept-all, nat-queue, nat-tun, nat-tun-plain, slirp4netns, pasta
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// What cargo says

@@ -69,18 +69,7 @@ fn server_socket(lab: &Lab, port: u16) -> io::Result<UdpSocket> {
 pub(crate) fn datagrams(lab: &Lab, offered: Offered, duration: Duration) -> io::Result<Arrived> {
     let receiver = server_socket(lab, UDP_PORT)?;
     let senders = (0..FLOWS).map(|_| client_socket(lab, UDP_PORT)).collect::<io::Result<Vec<_>>>()?;
-    // Every flow is known before the clock runs.
-    for sender in &senders {
-        sender.send(&[0; PAYLOAD])?;
-    }
-    let known = Instant::now() + Duration::from_secs(5);
-    for _ in 0..FLOWS {
-        while let Err(error) = receiver.recv(&mut [0; PAYLOAD]) {
-            if Instant::now() > known {
-                return Err(io::Error::new(error.kind(), format!("no datagram came through: {error}")));
-            }
-        }
-    }
+    introduce(&senders, &receiver)?;
     let (arrived, over) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let counting = scope.spawn(|| count(&receiver, &arrived, &over));
@@ -90,6 +79,28 @@ pub(crate) fn datagrams(lab: &Lab, offered: Offered, duration: Duration) -> io::
         let (sent, rate) = sent?;
         Ok(Arrived { sent, arrived: arrived.load(Ordering::Relaxed), rate })
     })
+}
+
+/// Has the server answer a first datagram of each flow, so that all are known and answered before the clock runs.
+fn introduce(senders: &[UdpSocket], receiver: &UdpSocket) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(5);
+    for sender in senders {
+        sender.set_nonblocking(true)?;
+        let mut answered = false;
+        // What was lost, or came late, is sent again.
+        while !answered {
+            sender.send(&[0; PAYLOAD])?;
+            while let Ok((_, from)) = receiver.recv_from(&mut [0; PAYLOAD]) {
+                receiver.send_to(&[0; PAYLOAD], from)?;
+            }
+            answered = sender.recv(&mut [0; PAYLOAD]).is_ok();
+            if Instant::now() > end {
+                return Err(io::Error::new(ErrorKind::TimedOut, "no datagram came through and back"));
+            }
+        }
+        sender.set_nonblocking(false)?;
+    }
+    Ok(())
 }
 
 /// Counts what arrives until nothing does any more.

@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use ctwhy_conform::world::{Nat, Options, World};
 use ctwhy_linux::lab::{self, Lab, Topology};
@@ -26,13 +25,23 @@ pub(crate) enum Way {
     AcceptAll,
     NatQueue,
     NatTun,
+    /// Each packet by itself.
+    NatTunPlain,
     Slirp4netns,
     Pasta,
 }
 
 impl Way {
-    pub(crate) const ALL: [Way; 7] =
-        [Way::Routing, Way::Kernel, Way::AcceptAll, Way::NatQueue, Way::NatTun, Way::Slirp4netns, Way::Pasta];
+    pub(crate) const ALL: [Way; 8] = [
+        Way::Routing,
+        Way::Kernel,
+        Way::AcceptAll,
+        Way::NatQueue,
+        Way::NatTun,
+        Way::NatTunPlain,
+        Way::Slirp4netns,
+        Way::Pasta,
+    ];
 
     /// On the command line.
     pub(crate) fn name(self) -> &'static str {
@@ -42,6 +51,7 @@ impl Way {
             Way::AcceptAll => "accept-all",
             Way::NatQueue => "nat-queue",
             Way::NatTun => "nat-tun",
+            Way::NatTunPlain => "nat-tun-plain",
             Way::Slirp4netns => "slirp4netns",
             Way::Pasta => "pasta",
         }
@@ -52,7 +62,7 @@ impl Way {
             Way::Routing | Way::AcceptAll => None,
             Way::Kernel => Some(Nat::Kernel),
             Way::NatQueue => Some(Nat::NatQueue),
-            Way::NatTun => Some(Nat::NatTun),
+            Way::NatTun | Way::NatTunPlain => Some(Nat::NatTun),
             Way::Slirp4netns => Some(Nat::Slirp4netns),
             Way::Pasta => Some(Nat::Pasta),
         }
@@ -75,6 +85,7 @@ impl fmt::Display for Way {
             Way::AcceptAll => "accept-all queue in C",
             Way::NatQueue => "`ctwhy nat queue`",
             Way::NatTun => "`ctwhy nat tun`",
+            Way::NatTunPlain => "`ctwhy nat tun --no-offload`",
             Way::Slirp4netns => "slirp4netns",
             Way::Pasta => "pasta",
         })
@@ -108,10 +119,13 @@ impl Stage {
         let place = match way.nat() {
             Some(nat) => {
                 let mut options = Options::default();
-                if way == Way::Slirp4netns {
+                let argument = match way {
                     // The longest packets, as containers are run with it, and as is usual with pasta.
-                    options.arguments = vec!["--mtu=65520".to_owned()];
-                }
+                    Way::Slirp4netns => Some("--mtu=65520"),
+                    Way::NatTunPlain => Some("--no-offload"),
+                    _ => None,
+                };
+                options.arguments.extend(argument.map(str::to_owned));
                 Place::World(Box::new(World::start(nat, Path::new(CTWHY), &options)?))
             }
             None => {
@@ -136,12 +150,11 @@ impl Stage {
         }
     }
 
-    /// How long the program in the middle was on a processor; `None` for the kernel.
-    pub(crate) fn own_time(&self) -> io::Result<Option<Duration>> {
+    /// The program in the middle; `None` for the kernel.
+    pub(crate) fn pid(&self) -> Option<i32> {
         match &self.place {
-            Place::World(world) if self.way != Way::Kernel => world.processor_time().map(Some),
-            Place::Lab { consumer: Some(consumer), .. } => time_of(consumer).map(Some),
-            _ => Ok(None),
+            Place::World(world) => world.pid(),
+            Place::Lab { consumer, .. } => consumer.as_ref().and_then(lab::pid),
         }
     }
 }
@@ -157,12 +170,6 @@ impl Drop for Stage {
             let _ = lab::kill(&mut child);
         }
     }
-}
-
-/// How long the program of a lab's command was on a processor.
-pub(crate) fn time_of(child: &Child) -> io::Result<Duration> {
-    let ended = || io::Error::new(io::ErrorKind::NotFound, "a program of the benchmark has ended");
-    program::processor_time(lab::pid(child).ok_or_else(ended)?)
 }
 
 /// The lab without NAT: who is behind the routers knows the way to the client.

@@ -237,10 +237,14 @@ impl Serving {
     fn serve(&mut self, mut control: Control, told: &mut Telling) -> io::Result<()> {
         while control.attend(&self.nat.engine, self.clock.now(), &mut told.report) {
             for _ in 0..BETWEEN_LOOKS {
-                if self.round_told(told)? == 0 {
-                    let mut descriptors = vec![self.first.as_fd(), self.last.as_fd(), self.changes.as_fd()];
-                    descriptors.extend(control.descriptors());
-                    wait_readable(&descriptors, None)?;
+                if self.round_told(told)? > 0 {
+                    continue;
+                }
+                let mut descriptors = vec![self.first.as_fd(), self.last.as_fd(), self.changes.as_fd()];
+                descriptors.extend(control.descriptors());
+                let readable = wait_readable(&descriptors, None)?;
+                // Nothing but packets is no reason to look elsewhere.
+                if readable.iter().skip(2).any(|readable| *readable) || !readable.contains(&true) {
                     break;
                 }
             }

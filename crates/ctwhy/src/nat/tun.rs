@@ -1,7 +1,7 @@
 //! `ctwhy nat tun`: a router of its own on two TUN devices.
 
 use std::fmt::{self, Display, Formatter};
-use std::os::fd::BorrowedFd;
+use std::io;
 use std::time::Duration;
 
 use clap::Args;
@@ -22,6 +22,8 @@ use crate::host::{AddressArg, MtuArg, RouteArg};
 
 /// What the NAT says when packets are forwarded from now on.
 const READY: &str = "ctwhy nat: ready";
+/// Rounds between looks at signals while there is no end of packets.
+const BETWEEN_LOOKS: usize = 16;
 /// The MTU of a TUN device as the kernel makes it.
 const MTU: u32 = 1500;
 
@@ -111,25 +113,31 @@ pub(crate) fn run(args: &TunArgs) -> Result<(), Failure> {
     let mut told = Telling(report);
     told.0.message(&format!("{READY}: {} and {}", args.inside, args.outside));
     let mut ended = Ok(());
-    while control.attend(&tun.router.engine, clock.now(), &mut told.0) {
-        let moved =
-            if told.0.traces() { tun.round(|| clock.now(), &mut told) } else { tun.round(|| clock.now(), &mut ()) };
-        ended = match moved {
-            Ok(0) => {
-                let mut descriptors: Vec<BorrowedFd<'_>> = tun.descriptors().collect();
-                descriptors.extend(control.descriptors());
-                let due = tun.router.deadline().map(|due| Duration::from_nanos(due.since(clock.now())));
-                // poll(2) counts in milliseconds and must not wake up too early again and again.
-                wait_readable(&descriptors, due.map(|due| due + Duration::from_millis(1))).map(drop)
-            }
-            moved => moved.map(drop),
-        };
-        if ended.is_err() {
-            break;
-        }
+    while ended.is_ok() && control.attend(&tun.router.engine, clock.now(), &mut told.0) {
+        ended = forward(&mut tun, &control, &clock, &mut told);
     }
     told.0.end(&Totals(&tun));
     Ok(ended?)
+}
+
+/// Forwards until there may be something to attend to.
+fn forward(tun: &mut TunRouter, control: &Control, clock: &Clock, told: &mut Telling) -> io::Result<()> {
+    for _ in 0..BETWEEN_LOOKS {
+        let more = if told.0.traces() { tun.round(|| clock.now(), told)? } else { tun.round(|| clock.now(), &mut ())? };
+        if more {
+            continue;
+        }
+        let mut descriptors = control.descriptors();
+        let controls = descriptors.len();
+        descriptors.extend(tun.descriptors());
+        let due = tun.router.deadline().map(|due| Duration::from_nanos(due.since(clock.now())));
+        // poll(2) counts in milliseconds and must not wake up too early again and again.
+        let readable = wait_readable(&descriptors, due.map(|due| due + Duration::from_millis(1)))?;
+        if readable.iter().take(controls).any(|readable| *readable) || !readable.contains(&true) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Tells the packets of a router.
