@@ -119,12 +119,8 @@ fn nat_mode(stage: &mut Stage) -> io::Result<()> {
 /// One packet of each kind, side by side, for IPv4.
 fn table(ground: &Ground<'_>, both: &Both) -> io::Result<String> {
     let server = ground.server(L3::V4)?;
-    let mut text = format!(
-        "{:<26}{:<24}{}\n",
-        "",
-        format!("{}, {}", ground.inside.0, ground.inside.1),
-        format!("{}, {}", ground.outside.0, ground.outside.1)
-    );
+    let [inside, outside] = [ground.inside, ground.outside].map(|(node, interface)| format!("{node}, {interface}"));
+    let mut text = format!("{:<26}{inside:<24}{outside}\n", "");
     let mut row = |what: &str, field: &str, inside: String, outside: String| {
         text += &format!("{what:<18}{field:<8}{inside:<24}{outside}\n");
     };
