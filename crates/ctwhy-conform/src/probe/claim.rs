@@ -168,11 +168,10 @@ impl Display for Claim {
                 write!(f, "routers stay silent at {}; errors do come through", hops(ttls))
             }
             Claim::SilentEnd { after, methods } => {
-                write!(
-                    f,
-                    "routers answer up to hop {after}; the target, or a filter before it, does not answer {}",
-                    list(methods, "or")
-                )
+                if *after > 0 {
+                    write!(f, "routers answer up to hop {after}; ")?;
+                }
+                write!(f, "the target, or a filter before it, does not answer {}", list(methods, "or"))
             }
             Claim::Proxy(methods) => {
                 write!(f, "a proxy answers for the target ({})", list(methods, "and"))

@@ -73,7 +73,7 @@ pub(super) fn proxies(evidence: &Evidence, verdict: &mut Verdict) -> Nearer {
     if nearer.proxied.is_empty() && all_at_once {
         nearer.proxied = reached.iter().map(|(method, _)| *method).collect();
         because.push(format!(
-            "{} with TTL 1 is answered in the target's name, which is in no network of this host's",
+            "answers to {} with TTL 1 come in the name of the target, which is in no network of this host's",
             list(&nearer.proxied, "and")
         ));
         let never: Vec<Method> = used.iter().copied().filter(|method| evidence.reached(*method).is_none()).collect();

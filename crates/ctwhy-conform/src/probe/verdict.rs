@@ -113,7 +113,8 @@ fn errors(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
     let senders: Vec<String> = beyond.iter().take(8).map(ToString::to_string).collect();
     verdict.claim(Claim::ErrorsComeThrough, Confidence::High, vec![format!("errors came from {}", senders.join(", "))]);
     if let Some(anew) = nearer.anew.clone().filter(|_| nearer.proxied.is_empty()) {
-        verdict.claim(Claim::RepliesMadeAnew, Confidence::Medium, vec![anew]);
+        verdict.claim(Claim::RepliesMadeAnew, Confidence::Low, vec![anew]);
+        verdict.open.push("whether somebody only sets the TTL of what comes back".to_owned());
     }
     not_about(evidence, nearer, &heard, verdict);
     silent_places(evidence, nearer, verdict);
@@ -158,8 +159,8 @@ fn no_errors(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
     if evidence.on_link || expected == 0 {
         verdict.open.push("whether errors come through: nothing that was sent had to make one".to_owned());
     } else if nearer.sockets() && !nearer.or_next_host {
-        // One method alone may have a proxy of its own, such as one for web pages.
-        let sure = nearer.anew.is_some() || nearer.proxied.len() > 1;
+        // One method alone may have a proxy of its own, such as one for web pages, and there are routers that set a TTL.
+        let sure = nearer.proxied.len() > usize::from(nearer.anew.is_none());
         because.extend(nearer.anew.clone());
         verdict.claim(
             Claim::SocketNatSwallowsErrors,
@@ -268,6 +269,9 @@ fn quotes(evidence: &Evidence, verdict: &mut Verdict) {
 /// Does path MTU discovery work?
 fn sizes(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
     let mut cut = false;
+    let whole = |sized: &&Sized| sized.outcome.arrived(evidence.dest) && !nearer.is_proxied(sized.method);
+    // What one method gets through the way takes; if another does not, that is not for its length.
+    let longest = evidence.sizes.iter().filter(whole).map(|sized| sized.length).max().unwrap_or(0);
     for method in [Method::Echo, Method::Udp] {
         let of: Vec<&Sized> = evidence.sizes.iter().filter(|sized| sized.method == method).collect();
         let told = of.iter().filter_map(|sized| Some((sized.length, sized.outcome.error().filter(|e| is_too_big(e))?)));
@@ -283,7 +287,7 @@ fn sizes(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
         let Some(passes) = passes else { continue };
         let vanishes = of
             .iter()
-            .filter(|sized| sized.length > passes && matches!(sized.outcome, Outcome::Silent { .. }))
+            .filter(|sized| sized.length > passes.max(longest) && matches!(sized.outcome, Outcome::Silent { .. }))
             .map(|sized| sized.length)
             .min();
         if let Some(vanishes) = vanishes {
@@ -298,7 +302,7 @@ fn sizes(evidence: &Evidence, nearer: &Nearer, verdict: &mut Verdict) {
         } else if nearer.is_proxied(method) || nearer.sockets() {
             // What was sent is not what leaves.
             cut = true;
-        } else {
+        } else if passes == longest {
             verdict.claim(Claim::NoNarrowLink(passes), Confidence::High, vec![format!("{} with DF", noun(method))]);
         }
     }
@@ -505,6 +509,11 @@ mod tests {
         assert_eq!(with(too_big(0)), "mtu.useless");
         assert_eq!(with(too_big(1500)), "mtu.useless");
         assert_eq!(with(reply(61)), "mtu.not_needed");
+        let mut path = open_path();
+        path.sizes = vec![sized(1500, SILENT), sized(1200, reply(61))];
+        path.sizes.push(Sized { method: Method::Udp, length: 1500, outcome: error("192.0.2.80", 3, 3) });
+        assert_eq!(codes(&path), ["errors.come_through", "mtu.not_needed"], "a filter of long pings is no black hole");
+        assert!(judge(&path).findings[1].because[0].starts_with("UDP"), "{:?}", judge(&path));
     }
 
     #[test]
