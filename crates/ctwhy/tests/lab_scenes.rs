@@ -130,6 +130,36 @@ fn silent_routers_are_not_a_nat_that_swallows() {
     assert_eq!(told.facts("diagnose.status", "silent-router", None)["status"], 0);
 }
 
+#[test]
+fn a_black_hole_and_what_helps() {
+    if !testing::require_tun() || !testing::require_namespaces() {
+        return;
+    }
+    let told = Told::of("pmtu", &[]);
+    for family in FAMILIES {
+        let facts = |code, world| told.facts(code, world, Some(family));
+        let upload = |world| (number(&facts("upload", world)["arrived"]), number(&facts("upload", world)["of"]));
+        let errors = |world| (number(&facts("errors", world)["outside"]), number(&facts("errors", world)["inside"]));
+        let (arrived, of) = upload("black-hole");
+        assert!(arrived < of, "{}", told.story);
+        let (outside, inside) = errors("black-hole");
+        assert!(outside > 1 && inside == 0, "{}", told.story);
+        assert_eq!(facts("diagnose.kind", "black-hole")["kinds"][0], "packet_nat");
+        assert!(number(&facts("diagnose.swallowed", "black-hole")["swallowed"]) > 1);
+        assert!(words(&facts("probe", "black-hole")["findings"]).contains(&"mtu.black_hole"));
+        for world in ["cured", "clamped", "nat-tun", "vmnat"] {
+            let (arrived, of) = upload(world);
+            assert_eq!(arrived, of, "{world}");
+        }
+        for world in ["cured", "nat-tun"] {
+            let (outside, inside) = errors(world);
+            assert!(outside > 0 && inside == outside, "{world}");
+        }
+        assert_eq!(facts("route.mtu", "cured")["mtu"], 1280);
+        assert_eq!(errors("vmnat").1, 0);
+    }
+}
+
 /// A word of the story that is coloured is the word without colour, and captures are kept where they are asked for.
 #[test]
 fn captures_are_kept() {

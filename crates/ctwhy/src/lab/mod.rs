@@ -69,6 +69,8 @@ enum Scene {
     Vmnat(scene::SceneArgs),
     /// Stars because routers say nothing, behind a NAT that hides nothing
     SilentRouter(scene::SceneArgs),
+    /// A black hole: a narrow link behind a NAT that keeps anybody from hearing of it, its cure, and MSS clamping
+    Pmtu(scene::SceneArgs),
 }
 
 /// Runs a command of the lab.
@@ -97,6 +99,7 @@ fn play(scene: &Scene) -> io::Result<ExitCode> {
         },
         Scene::Vmnat(args) => scene::run(scene::Scene::Vmnat, args),
         Scene::SilentRouter(args) => scene::run(scene::Scene::SilentRouter, args),
+        Scene::Pmtu(args) => scene::run(scene::Scene::Pmtu, args),
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
 use ctwhy_core::packet::{Packet, be16, be32};
+use ctwhy_core::related::announced_mtu;
 use ctwhy_core::tuple::{L3, Tuple, proto};
 use ctwhy_fixture::link::{self, Stripped};
 use ctwhy_fixture::linktype::LinkType;
@@ -137,6 +138,11 @@ impl Seen {
         self.tuple.l3num
     }
 
+    /// Of the IP packet, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// What tells packets of one sender apart: the identification, and in IPv6, which has none, the flow label.
     pub(super) fn mark(&self) -> u32 {
         match self.family() {
@@ -190,6 +196,31 @@ impl Seen {
     /// An error of any kind.
     pub(super) fn is_error(&self) -> bool {
         self.quoted.is_some()
+    }
+
+    /// The MTU of a fragmentation needed or packet too big.
+    pub(super) fn announced_mtu(&self) -> Option<u32> {
+        announced_mtu(&Packet::parse(&self.bytes, self.bytes.len()).ok()?)
+    }
+
+    /// The MSS of a SYN.
+    pub(super) fn mss(&self) -> Option<u16> {
+        let mut options = self.l4().get(20..usize::from(self.l4().get(12)? >> 4) * 4)?;
+        loop {
+            match options {
+                [1, rest @ ..] => options = rest,
+                [2, 4, high, low, ..] => return Some(u16::from_be_bytes([*high, *low])),
+                [_, length, ..] if *length > 1 => options = options.get(usize::from(*length)..)?,
+                _ => return None,
+            }
+        }
+    }
+
+    /// Sequence number of a segment that carries something to a host.
+    pub(super) fn segment_to(&self, host: IpAddr) -> Option<u32> {
+        let l4 = self.l4();
+        let header = usize::from(l4.get(12).filter(|_| self.tuple.protonum == proto::TCP)? >> 4) * 4;
+        be32(l4, 4).filter(|_| self.tuple.dst_ip() == host && l4.len() > header)
     }
 
     /// What both sides have in common where addresses, ports and ids may be others: protocol, destination and its port, or

@@ -22,6 +22,8 @@ pub(super) struct Ground<'a> {
     /// Is it one of several of its scene, so that what is said of it has to name it?
     pub(super) named: bool,
     pub(super) lab: &'a Lab,
+    /// What its links carry.
+    pub(super) families: &'static [L3],
     /// Node and interface.
     pub(super) inside: (&'static str, &'static str),
     pub(super) outside: (&'static str, &'static str),
@@ -30,7 +32,8 @@ pub(super) struct Ground<'a> {
 impl<'a> Ground<'a> {
     /// That of a world, the only one of its scene.
     pub(super) fn of(name: &'static str, world: &'a World) -> Ground<'a> {
-        Ground { name, named: false, lab: world.lab(), inside: world.inside(), outside: world.outside() }
+        let (lab, inside, outside) = (world.lab(), world.inside(), world.outside());
+        Ground { name, named: false, lab, families: &FAMILIES, inside, outside }
     }
 
     /// Something to be observed here.
@@ -103,8 +106,8 @@ impl<'a> Ground<'a> {
 
     /// A ping that ends the captures: what was there before it was there for both.
     pub(super) fn last_pings(&self) -> io::Result<()> {
-        for family in FAMILIES {
-            self.quiet("client", &format!("ping -n -c 1 -W 1 {}", self.server(family)?))?;
+        for family in self.families {
+            self.quiet("client", &format!("ping -n -c 1 -W 1 {}", self.server(*family)?))?;
         }
         Ok(())
     }

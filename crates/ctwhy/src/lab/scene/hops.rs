@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ctwhy_core::tuple::L3;
 
-use super::ground::{FAMILIES, Ground};
+use super::ground::Ground;
 use super::stage::Stage;
 
 /// How it probes.
@@ -64,7 +64,7 @@ pub(super) fn traceroute(
     Ok(read(&output))
 }
 
-/// Traceroutes of both families by these methods, those of IPv4 shown if that is wanted; `expected` says for a family and a
+/// Traceroutes of all families by these methods, those of IPv4 shown if that is wanted; `expected` says for a family and a
 /// method what each is to show, and in words.
 pub(super) fn all(
     stage: &mut Stage,
@@ -74,10 +74,10 @@ pub(super) fn all(
     expected: impl Fn(L3, Method) -> io::Result<(&'static str, Hops)>,
 ) -> io::Result<()> {
     let mut found = Vec::new();
-    for family in FAMILIES {
+    for family in ground.families {
         for method in methods {
-            let hops = traceroute(stage, ground, family, *method, shown && family == L3::V4)?;
-            found.push((family, *method, hops));
+            let hops = traceroute(stage, ground, *family, *method, shown && *family == L3::V4)?;
+            found.push((*family, *method, hops));
         }
     }
     for (family, method, hops) in found {

@@ -5,6 +5,7 @@ mod compare;
 mod ground;
 mod hops;
 mod owner;
+mod pmtu;
 mod silent_router;
 mod stage;
 mod verdicts;
@@ -22,7 +23,7 @@ use ctwhy_linux::{lab, netns, program};
 use super::NO_LAB;
 use crate::fixture::not_hidden;
 use crate::report::style::{Palette, When};
-use ground::{FAMILIES, Ground};
+use ground::Ground;
 use stage::{Stage, Style};
 
 /// `ctwhy lab run vmnat` and the like.
@@ -51,6 +52,7 @@ pub(crate) struct SceneArgs {
 pub(super) enum Scene {
     Vmnat,
     SilentRouter,
+    Pmtu,
 }
 
 impl Scene {
@@ -58,6 +60,7 @@ impl Scene {
         match self {
             Scene::Vmnat => "vmnat",
             Scene::SilentRouter => "silent-router",
+            Scene::Pmtu => "pmtu",
         }
     }
 
@@ -66,6 +69,7 @@ impl Scene {
         match self {
             Scene::Vmnat => &[Nat::ProxyDrop, Nat::ProxyRelay, Nat::NatTun, Nat::Kernel],
             Scene::SilentRouter => &[Nat::Kernel],
+            Scene::Pmtu => &[Nat::Kernel, Nat::NatTun, Nat::ProxyDrop],
         }
     }
 }
@@ -90,6 +94,7 @@ pub(super) fn run(scene: Scene, args: &SceneArgs) -> io::Result<ExitCode> {
     match scene {
         Scene::Vmnat => vmnat::tell(&mut stage)?,
         Scene::SilentRouter => silent_router::tell(&mut stage)?,
+        Scene::Pmtu => pmtu::tell(&mut stage)?,
     }
     stage.finish()
 }
@@ -119,7 +124,7 @@ fn world(nat: Nat, options: &Options) -> io::Result<World> {
 
 /// What most people want of a network: a page of the server, and a datagram that is answered.
 fn page(stage: &mut Stage, ground: &Ground<'_>) -> io::Result<()> {
-    for family in FAMILIES {
+    for family in ground.families.iter().copied() {
         let answer = web::get(ground.lab, ground.server(family)?, "", || Ok(()));
         let answer = answer.unwrap_or_else(|error| error.to_string());
         let loads = answer.ends_with("200 OK");

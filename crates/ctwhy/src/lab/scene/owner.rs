@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ctwhy_core::tuple::L3;
 
 use super::compare::Both;
-use super::ground::{FAMILIES, Ground};
+use super::ground::Ground;
 use super::hops::Method;
 use super::stage::Stage;
 use super::web;
@@ -47,7 +47,7 @@ pub(super) fn look(stage: &mut Stage, ground: &Ground<'_>) -> io::Result<Vec<Own
         })?;
         Ok(Owners { family, client, nat })
     };
-    FAMILIES.into_iter().map(of).collect()
+    ground.families.iter().copied().map(of).collect()
 }
 
 /// The established connections to a host's web port that `ss -tnp` lists.

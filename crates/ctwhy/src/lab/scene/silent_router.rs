@@ -11,7 +11,7 @@ use super::compare::{self, Both, Expected};
 use super::ground::{FAMILIES, Ground};
 use super::hops::{self, Hops, Method};
 use super::stage::Stage;
-use super::verdicts::{self, BOTH, Diagnosis, Probed};
+use super::verdicts::{self, Diagnosis, Probed};
 use super::{page, world};
 
 const MAP: &str = "\
@@ -33,8 +33,9 @@ pub(super) fn tell(stage: &mut Stage) -> io::Result<()> {
     let world = world(Nat::Kernel, &Options::default())?;
     let ground = Ground::of("silent-router", &world);
     ground.let_the_server_answer()?;
-    stage.tell("The other reason for stars: routers that say nothing, behind a NAT that hides nothing.\n")?;
-    stage.tell(MAP)?;
+    stage.tell(&format!(
+        "The other reason for stars: routers that say nothing, behind a NAT that hides nothing.\n\n{MAP}"
+    ))?;
     for router in ROUTERS {
         for (tool, rule) in RULES {
             ground.must(router, &format!("{tool} -A {rule}"))?;
@@ -62,7 +63,7 @@ pub(super) fn tell(stage: &mut Stage) -> io::Result<()> {
     }
 
     stage.act("`ctwhy diagnose` finds nothing amiss")?;
-    let expected = Diagnosis { kind: Kind::PacketNat, swallows: false, families: BOTH };
+    let expected = Diagnosis { kind: Kind::PacketNat, swallows: false };
     verdicts::diagnosed(stage, &ground, &captures, &expected)?;
 
     stage.act("`ctwhy probe` tells it from inside alone")?;
@@ -70,7 +71,6 @@ pub(super) fn tell(stage: &mut Stage) -> io::Result<()> {
         found: &["errors.come_through", "routers.silent"],
         not_found: &["errors.none", "errors.first_hop_only", "errors.swallowed_by_socket_nat"],
         amiss: false,
-        families: BOTH,
     };
     verdicts::probed(stage, &ground, &silent)?;
     stage.tell(

@@ -13,7 +13,7 @@ use ctwhy_diagnose::verdict::Kind;
 use ctwhy_diagnose::{Report, Side};
 
 use super::capture::Captures;
-use super::ground::{FAMILIES, Ground};
+use super::ground::Ground;
 use super::stage::Stage;
 use crate::{diagnose, probe};
 
@@ -22,7 +22,6 @@ pub(super) struct Diagnosis {
     pub(super) kind: Kind,
     /// Are errors swallowed?
     pub(super) swallows: bool,
-    pub(super) families: &'static [L3],
 }
 
 /// `ctwhy diagnose` on captures, and whether it says what is expected.
@@ -39,7 +38,7 @@ pub(super) fn diagnosed(
     let (report, text) = found.map_err(|failure| io::Error::other(failure.to_string()))?;
     let line = format!("ctwhy diagnose --inside {} --outside {}", inside.name, outside.name);
     stage.ran("nat", &line, &text, Excerpt::default().shown())?;
-    for family in expected.families {
+    for family in ground.families {
         kind(stage, ground, &report, *family, expected.kind);
         fates(stage, ground, &report, *family, expected.swallows);
     }
@@ -137,7 +136,6 @@ pub(super) struct Probed {
     /// Codes that are not.
     pub(super) not_found: &'static [&'static str],
     pub(super) amiss: bool,
-    pub(super) families: &'static [L3],
 }
 
 /// `ctwhy probe` from the client to the server, for both families at once, and whether it says what is expected.
@@ -150,13 +148,13 @@ pub(super) fn probed(stage: &mut Stage, ground: &Ground<'_>, expected: &Probed) 
         Ok((family, dest, verdict, text))
     };
     let found: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = expected.families.iter().map(|family| scope.spawn(|| look(*family))).collect();
+        let threads: Vec<_> = ground.families.iter().map(|family| scope.spawn(|| look(*family))).collect();
         let join =
             |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         threads.into_iter().map(join).collect()
     });
     let found = found.into_iter().collect::<io::Result<Vec<_>>>()?;
-    let first = expected.families.first();
+    let first = ground.families.first();
     for (family, dest, _, text) in &found {
         let line = format!("ctwhy probe --rate {RATE} --wait {} --max-ttl {MAX_TTL} {dest}", WAIT.as_secs_f32());
         // Behind the second empty line are the controls.
@@ -178,6 +176,3 @@ pub(super) fn probed(stage: &mut Stage, ground: &Ground<'_>, expected: &Probed) 
     }
     Ok(())
 }
-
-/// What both families are expected to show.
-pub(super) const BOTH: &[L3] = &FAMILIES;

@@ -14,7 +14,7 @@ use super::ground::{FAMILIES, Ground};
 use super::hops::{self, Method};
 use super::owner;
 use super::stage::Stage;
-use super::verdicts::{self, BOTH, Diagnosis, Probed};
+use super::verdicts::{self, Diagnosis, Probed};
 use super::{page, world};
 
 const MAP: &str = "\
@@ -30,8 +30,8 @@ const HOST_TTL: &str = "128";
 
 /// Tells the story.
 pub(super) fn tell(stage: &mut Stage) -> io::Result<()> {
-    stage.tell("A guest of VMware in NAT mode: traceroute shows only stars. Where are the errors?\n")?;
-    stage.tell(MAP)?;
+    stage
+        .tell(&format!("A guest of VMware in NAT mode: traceroute shows only stars. Where are the errors?\n\n{MAP}"))?;
     nat_mode(stage)?;
     cure(stage)?;
     stage.act("How it is done right: a NAT that rewrites packets")?;
@@ -103,7 +103,7 @@ fn nat_mode(stage: &mut Stage) -> io::Result<()> {
     )?;
 
     stage.act("`ctwhy diagnose` names what was swallowed, and what Linux would have done with it")?;
-    let expected = Diagnosis { kind: Kind::SocketProxy, swallows: true, families: BOTH };
+    let expected = Diagnosis { kind: Kind::SocketProxy, swallows: true };
     verdicts::diagnosed(stage, &ground, &captures, &expected)?;
 
     stage.act("`ctwhy probe` tells it from inside the guest alone")?;
@@ -111,7 +111,6 @@ fn nat_mode(stage: &mut Stage) -> io::Result<()> {
         found: &["errors.swallowed_by_socket_nat"],
         not_found: &["errors.come_through", "routers.silent"],
         amiss: true,
-        families: BOTH,
     };
     verdicts::probed(stage, &ground, &swallowed)
 }

@@ -81,3 +81,31 @@ pub(super) fn ask(lab: &Lab, server: IpAddr) -> io::Result<bool> {
     let length = client.recv(&mut buffer)?;
     Ok(buffer.get(..length) == Some(answer.as_bytes()))
 }
+
+/// What became of an upload, in bytes.
+pub(super) struct Upload {
+    /// Those that arrived.
+    pub(super) arrived: usize,
+    /// Those that were sent.
+    pub(super) of: usize,
+}
+
+/// The client sends so many bytes, and the server reads until all are there or nothing came for `patience`.
+pub(super) fn upload(lab: &Lab, server: IpAddr, of: usize, patience: Duration) -> io::Result<Upload> {
+    let Connection { mut client, mut server } = Connection::open(lab, server)?;
+    server.set_read_timeout(Some(patience))?;
+    // What the socket does not take at once is not sent: it is more than is needed to see a stall.
+    client.set_nonblocking(true)?;
+    let of = client.write(&vec![b'a'; of])?;
+    let mut arrived = 0;
+    let mut buffer = vec![0; 64 << 10];
+    while arrived < of {
+        match server.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(more) => arrived += more,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Upload { arrived, of })
+}

@@ -34,7 +34,14 @@ pub(super) fn tell(stage: &mut Stage) -> io::Result<()> {
     let lab = Lab::create(topology())?;
     let batch = program::run(lab.command("nat", "ip")?.args(["-batch", "-"]), BRIDGE);
     batch.map_err(|error| io::Error::other(format!("no bridge can be made here: {error}")))?;
-    let ground = Ground { name: "bridge", named: true, lab: &lab, inside: ("client", "eth0"), outside: ("nat", "wan") };
+    let ground = Ground {
+        name: "bridge",
+        named: true,
+        lab: &lab,
+        families: &FAMILIES,
+        inside: ("client", "eth0"),
+        outside: ("nat", "wan"),
+    };
     ground.let_the_server_answer()?;
     for family in FAMILIES {
         ground.must("client", &format!("ping -n -c 1 -w 10 {}", ground.server(family)?))?;
