@@ -93,8 +93,10 @@ static struct queue open_queue(uint16_t number, uint32_t mark)
 
     if (queue.socket < 0 || bind(queue.socket, (struct sockaddr *)&own, sizeof own) < 0)
         die("opening a netlink socket");
-    if (setsockopt(queue.socket, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
-        die("SO_RCVBUFFORCE");
+    /* An ordinary user gets as much as the system gives (net.core.rmem_max). */
+    if (setsockopt(queue.socket, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0
+        && setsockopt(queue.socket, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0)
+        die("SO_RCVBUF");
     if (setsockopt(queue.socket, SOL_NETLINK, NETLINK_NO_ENOBUFS, &on, sizeof on) < 0)
         die("NETLINK_NO_ENOBUFS");
     begin(&message, NFQNL_MSG_CONFIG, number);

@@ -155,6 +155,7 @@ fn goals(text: &mut String, samples: &Samples) {
         goal(Way::NatTun, cpu, Way::Slirp4netns, Bound::AtMost(1.0)),
         goal(Way::NatTun, cpu, Way::Pasta, Bound::AtMost(1.0)),
         goal(Way::NatTun, cpu, Way::Kernel, Bound::AtMost(3.0)),
+        goal(Way::NatTunPlain, cpu, Way::Kernel, Bound::AtMost(3.0)),
         goal(Way::NatTun, ("CPU a byte of TCP", Metric::All(Load::Up)), Way::Kernel, Bound::AtMost(3.0)),
         goal(Way::NatQueue, rate, Way::AcceptAll, Bound::AtLeast(0.9)),
         goal(Way::NatQueue, cpu, Way::AcceptAll, Bound::AtMost(1.1)),
