@@ -157,12 +157,13 @@ pub fn replay_watched(
     let table = Some(table::lines(&engine.conntrack.table, now));
     // Who reads the kernel's table makes it delete what is over.
     engine.conntrack.table.sweep(now, &mut events);
+    let expectations = Some(table::expectation_lines(&engine.conntrack.table, now));
     let events = Some(events.iter().map(table::event_line).collect());
     // Where ports are drawn, how many were tried before is chance, too.
     let counters = engine.conntrack.table.counters.named().into_iter();
     let counters = counters.filter(|(name, _)| *name != "found" || !engine.has_drawn());
     let counters = Some(counters.map(|(name, count)| (name.to_owned(), count)).collect());
-    Ok(Outcome { packets: outcomes.into_values().collect(), table, events, counters })
+    Ok(Outcome { packets: outcomes.into_values().collect(), table, events, expectations, counters })
 }
 
 /// A packet of the case behind the first half of its way.

@@ -1,13 +1,18 @@
-//! The engine's table as `conntrack -L -o extended` prints it, and its events as `conntrack -E -o extended` does.
+//! The engine's table as `conntrack -L -o extended` prints it, its events as `conntrack -E -o extended` does, and what it
+//! expects as `conntrack -L expect` does.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ctwhy_core::conn::{Confirmed, Counter, Protocol};
 use ctwhy_core::direction::Direction;
 use ctwhy_core::event::{Event, EventKind};
+use ctwhy_core::expect;
 use ctwhy_core::table::Table;
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{self, has_ports};
 use ctwhy_linux::ctnetlink::{
-    self, Counters, Entry, L4, PerDirection, SctpInfo, TcpInfo, Tuple, format_event, format_extended,
+    self, Counters, Entry, Expectation, L4, PerDirection, SctpInfo, TcpInfo, Tuple, expect_flags, format_event,
+    format_expectation, format_extended,
 };
 
 /// The entries that are alive at `now` and shown in a dump, a line each, sorted.
@@ -17,6 +22,51 @@ pub fn lines(table: &Table, now: Time) -> Vec<String> {
     let mut lines: Vec<String> = alive.map(|(_, entry)| format_extended(&as_ctnetlink(&entry, now))).collect();
     lines.sort();
     lines
+}
+
+/// What is expected at `now`, with the entry that expects it, the oldest first. The kernel forgets with an entry what that
+/// expected, so that of an entry whose time is over nothing is here.
+#[must_use]
+pub fn expected(table: &Table, now: Time) -> Vec<(expect::Expectation, Confirmed)> {
+    let alive = table.expectations.alive(now).into_iter();
+    let with_master = alive.filter_map(|one| Some((one, table.get(table.master_of(&one)?)?)));
+    with_master.filter(|(_, master)| !master.is_expired(now)).collect()
+}
+
+/// What is expected at `now`, a line each, sorted. The tool lists one family at a time, these are of both.
+#[must_use]
+pub fn expectation_lines(table: &Table, now: Time) -> Vec<String> {
+    let lines = expected(table, now);
+    let mut lines: Vec<String> =
+        lines.iter().map(|(one, master)| format_expectation(&expectation_as_ctnetlink(one, master, now))).collect();
+    lines.sort();
+    lines
+}
+
+/// An expectation as ctnetlink would tell of it.
+#[must_use]
+pub fn expectation_as_ctnetlink(one: &expect::Expectation, master: &Confirmed, now: Time) -> Expectation {
+    let flag = |set: bool, bit: u32| if set { bit } else { 0 };
+    let tuple = side(&one.tuple, None);
+    let all: IpAddr = if tuple.dst.is_ipv4() { Ipv4Addr::BROADCAST.into() } else { Ipv6Addr::from_bits(!0).into() };
+    let none: IpAddr = if tuple.dst.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let mask = Tuple {
+        src: if one.mask.address { all } else { none },
+        dst: all,
+        l4: L4::Ports { sport: if one.mask.port { !0 } else { 0 }, dport: !0 },
+        ..tuple
+    };
+    Expectation {
+        tuple,
+        mask,
+        master: side(master.flow.tuple(Direction::Original), None),
+        timeout: one.expires.secs_since(now),
+        flags: flag(one.flags.permanent, expect_flags::PERMANENT)
+            | flag(one.flags.inactive, expect_flags::INACTIVE)
+            | flag(one.flags.userspace, expect_flags::USERSPACE),
+        class: u32::from(one.class),
+        helper: Some(one.helper.name().to_owned()),
+    }
 }
 
 /// The line of an event.

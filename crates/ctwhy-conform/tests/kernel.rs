@@ -10,16 +10,18 @@ use ctwhy_fixture::case::{Case, Tolerance, compare};
 use ctwhy_linux::testing::require_lab;
 
 /// One for each thing that the recorder has to get right: both families, packets that go through, end at the box, vanish,
-/// or are answered by it, with and without NAT.
-const CASES: [&str; 12] = [
+/// or are answered by it, with and without NAT; and what is expected.
+const CASES: [&str; 14] = [
     "box-echo-masquerade-v4",
     "box-redirected-port-unreachable-v6",
     "box-tcp-reset-v6",
     "box-ttl-exceeded-v4",
     "dnat-errors-v6",
     "error-wrong-outer-destination-v4",
+    "expectations-waiting-masquerade-v6",
     "icmpv6-redirect",
     "invalid-bypasses-nat-v4",
+    "pptp-call-waiting-masquerade",
     "quote-cut-udp-masquerade-v4",
     "redirect-about-masqueraded-flow",
     "traceroute-udp-v4-masquerade",

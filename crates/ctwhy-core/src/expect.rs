@@ -57,6 +57,15 @@ pub struct Flags {
     pub userspace: bool,
 }
 
+impl Flags {
+    /// The names of those that are set, as `conntrack -L expect` has them.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let Flags { permanent, inactive, userspace } = self;
+        let named = [(permanent, "PERMANENT"), (inactive, "INACTIVE"), (userspace, "USERSPACE")];
+        named.into_iter().filter(|(set, _)| *set).map(|(_, name)| name)
+    }
+}
+
 /// A flow to come (`struct nf_conntrack_expect`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expectation {

@@ -77,7 +77,7 @@ fn outcome() -> Outcome {
             bytes: bytes("4500....ff"),
         }]),
     };
-    Outcome { packets: vec![probe, error], table: Some(vec![ENTRY.to_owned()]), events: None, counters: None }
+    Outcome { packets: vec![probe, error], table: Some(vec![ENTRY.to_owned()]), ..Outcome::default() }
 }
 
 fn case() -> Case {
@@ -224,6 +224,39 @@ fn counters_are_compared_where_both_sides_tell_them() {
 }
 
 #[test]
+fn a_recording_that_tells_less_is_completed() {
+    let lines = |text: &str| Some(vec![text.to_owned()]);
+    let before = case().recordings["6.18.44"].clone();
+    let mut later = before.clone();
+    later.outcome.table = lines("not asked for, because it is there");
+    later.outcome.expectations = lines("299 proto=6 class=0 helper=ftp");
+    later.outcome.counters = Some(BTreeMap::from([("drop".to_owned(), 1)]));
+    let mut whole = before.clone();
+    assert!(whole.complete(&later) && !whole.complete(&later));
+    later.outcome.table.clone_from(&before.outcome.table);
+    assert_eq!(whole, later);
+    let mut bytes = Vec::new();
+    whole.write(&mut bytes).unwrap();
+    assert_eq!(Recording::read(&bytes[..], Path::new("kernel-1.jsonl")).unwrap(), whole);
+    assert!(!whole.complete(&before));
+    let without = Outcome { expectations: None, ..whole.outcome.clone() };
+    let differences = |a, b| compare(a, b, Tolerance::default()).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        differences(&whole.outcome, &without),
+        ["expectations: the kernel's were recorded, nothing is there beside them"]
+    );
+    assert_eq!(differences(&without, &whole.outcome), [""; 0]);
+    let nothing = Outcome { expectations: Some(Vec::new()), ..whole.outcome.clone() };
+    assert_eq!(
+        [differences(&whole.outcome, &nothing), differences(&nothing, &whole.outcome)],
+        [
+            ["expectations: the kernel alone has: 299 proto=6 class=0 helper=ftp"],
+            ["expectations: the kernel does not have: 299 proto=6 class=0 helper=ftp"]
+        ]
+    );
+}
+
+#[test]
 fn what_is_wrong_with_a_recording_names_its_line() {
     let mut good = Vec::new();
     case().recordings["6.18.44"].write(&mut good).unwrap();
@@ -322,12 +355,7 @@ fn equal_outcomes_do_not_differ() {
     // The free bytes are free, and so is what was not recorded.
     assert!(differences(|d| d.packets[1].generated.as_mut().unwrap()[0].bytes = bytes("45001234ff")).is_empty());
     assert!(differences(|d| d.events = Some(vec!["x".to_owned()])).is_empty());
-    let nothing = Outcome {
-        packets: vec![PacketOutcome { packet: 1, ..Default::default() }],
-        table: None,
-        events: None,
-        counters: None,
-    };
+    let nothing = Outcome { packets: vec![PacketOutcome { packet: 1, ..Default::default() }], ..Outcome::default() };
     let mut decided = outcome();
     decided.packets.pop();
     assert!(compare(&nothing, &decided, Tolerance::default()).is_empty());

@@ -29,6 +29,7 @@ const fn aligned(length: usize) -> usize {
 #[repr(u8)]
 pub(crate) enum Subsystem {
     Conntrack = libc::NFNL_SUBSYS_CTNETLINK as u8,
+    Expect = libc::NFNL_SUBSYS_CTNETLINK_EXP as u8,
     Queue = libc::NFNL_SUBSYS_QUEUE as u8,
     Log = libc::NFNL_SUBSYS_ULOG as u8,
 }

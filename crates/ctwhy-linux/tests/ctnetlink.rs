@@ -3,8 +3,8 @@
 
 mod common;
 
-use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
 use common::*;
@@ -15,24 +15,30 @@ use ctwhy_linux::testing::{require_lab, skip};
 
 const TRACKED: &str = "*filter\n-A FORWARD -m conntrack --ctstate NEW\nCOMMIT\n";
 
-fn dump(lab: &Lab) -> Vec<String> {
-    let entries = lab.in_node("middle", ctnetlink::dump).unwrap().unwrap();
-    let mut lines: Vec<String> = entries.iter().map(ctnetlink::format_extended).collect();
-    lines.sort();
-    lines
+fn entries() -> Vec<String> {
+    ctnetlink::dump().unwrap().iter().map(ctnetlink::format_extended).collect()
+}
+
+fn expectations() -> Vec<String> {
+    ctnetlink::dump_expectations().unwrap().iter().map(ctnetlink::format_expectation).collect()
 }
 
 /// What the tool prints, between two dumps of ours that are the same: no timeout has counted down in the meantime.
-fn compare_with_the_tool(lab: &Lab) -> Vec<String> {
+fn compare_with_the_tool(lab: &Lab, dump: fn() -> Vec<String>, tool: &str) -> Vec<String> {
+    let dump = || {
+        let mut lines = lab.in_node("middle", dump).unwrap();
+        lines.sort();
+        lines
+    };
     loop {
-        let before = dump(lab);
+        let before = dump();
         let mut lines = Vec::new();
         for family in ["ipv4", "ipv6"] {
-            let text = run(lab, "middle", &format!("conntrack -L -f {family} -o extended"));
+            let text = run(lab, "middle", &format!("{tool} -f {family}"));
             lines.extend(text.lines().map(|line| line.trim_end().to_owned()));
         }
         lines.sort();
-        if dump(lab) == before {
+        if dump() == before {
             assert_eq!(before, lines);
             return before;
         }
@@ -97,7 +103,7 @@ fn entries_read_as_the_tool_prints_them() {
         // Refused.
         lab.in_node("left", || TcpStream::connect("10.0.2.2:81")).unwrap().unwrap_err();
 
-        let lines = compare_with_the_tool(&lab);
+        let lines = compare_with_the_tool(&lab, entries, "conntrack -L -o extended");
         let has = |parts: &[&str]| lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
         for parts in [
             &["udp      17", "dport=9 [UNREPLIED]"][..],
@@ -116,6 +122,74 @@ fn entries_read_as_the_tool_prints_them() {
         assert_eq!(has(&["packets=1 bytes="]), accounting == "1");
         drop((open, accepted));
     }
+}
+
+/// A connection from `left` to `right`, and what is said in it, line by line: who says it, and the bytes.
+fn talk(lab: &Lab, to: IpAddr, port: u16, said: &[(&str, &[u8])]) -> [TcpStream; 2] {
+    let server = lab.in_node("right", || TcpListener::bind((to, port))).unwrap().unwrap();
+    let mut client = lab.in_node("left", || TcpStream::connect((to, port))).unwrap().unwrap();
+    let mut accepted = server.accept().unwrap().0;
+    for (who, bytes) in said {
+        let (from, to) = if *who == "client" { (&mut client, &mut accepted) } else { (&mut accepted, &mut client) };
+        from.write_all(bytes).unwrap();
+        to.read_exact(&mut vec![0; bytes.len()]).unwrap();
+    }
+    [client, accepted]
+}
+
+/// A control message of PPTP with 16-bit numbers at places behind its header.
+fn pptp(number: u16, length: usize, fields: &[(usize, u16)]) -> Vec<u8> {
+    let mut bytes = [&((12 + length) as u16).to_be_bytes()[..], &[0, 1, 0x1a, 0x2b, 0x3c, 0x4d]].concat();
+    bytes.extend(number.to_be_bytes());
+    bytes.resize(12 + length, 0);
+    for (at, value) in fields {
+        bytes[12 + at..14 + at].copy_from_slice(&value.to_be_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn expectations_read_as_the_tool_prints_them() {
+    if !require_lab() {
+        return;
+    }
+    if let Err(missing) = program::find("conntrack") {
+        skip(&missing);
+        return;
+    }
+    let helpers = "*raw\n-A PREROUTING -p tcp --dport 21 -j CT --helper ftp\n\
+        -A PREROUTING -p udp --dport 69 -j CT --helper tftp\n";
+    let also = "-A PREROUTING -p tcp --dport 1723 -j CT --helper pptp\n";
+    let lab = small_lab(&format!("{TRACKED}{helpers}{also}COMMIT\n"), &format!("{TRACKED}{helpers}COMMIT\n"));
+    resolve_neighbours(&lab);
+    assert_eq!(compare_with_the_tool(&lab, expectations, "conntrack -L expect"), [""; 0]);
+    let ftp =
+        |command: &'static [u8]| [("server", &b"220 hi\r\n"[..]), ("client", b"USER me\r\n"), ("client", command)];
+    let (reply, request) = (pptp(2, 144, &[(2, 1 << 8)]), pptp(7, 156, &[(0, 7)]));
+    let (start, called) = (pptp(1, 144, &[]), pptp(8, 20, &[(0, 9), (2, 7), (4, 1 << 8)]));
+    let call = [("client", &start[..]), ("server", &reply), ("client", &request), ("server", &called)];
+    let open = [
+        talk(&lab, RIGHT.into(), 21, &ftp(b"PORT 10,0,1,2,4,1\r\n")),
+        talk(&lab, RIGHT6.into(), 21, &ftp(b"EPRT |2|fd00:1::2|1025|\r\n")),
+        talk(&lab, RIGHT.into(), 1723, &call),
+    ];
+    let injector = lab.injector("middle", "left").unwrap();
+    injector.inject(&udp(LEFT, RIGHT, 4000, 69, b"\0\x01file\0octet\0")).unwrap();
+    injector.inject(&udp(LEFT6, RIGHT6, 4000, 69, b"\0\x01file\0octet\0")).unwrap();
+
+    let lines = compare_with_the_tool(&lab, expectations, "conntrack -L expect");
+    let has = |parts: &[&str]| lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count();
+    for (count, parts) in [
+        (1, &["proto=6 src=10.0.2.2 dst=10.0.1.2 sport=0 dport=1025 mask-src=255.255.255.255", "helper=ftp"][..]),
+        (1, &["proto=6 src=fd00:2::2 dst=fd00:1::2 sport=0 dport=1025 mask-src=ffff:", "helper=ftp"]),
+        (2, &["proto=47", "srckey=0x", "dstkey=0xffff master-src=10.0.1.2", "dport=1723 class=0 helper=pptp"]),
+        (1, &["proto=17 src=10.0.2.2", "dport=4000", "dport=69 class=0 helper=tftp"]),
+        (1, &["proto=17 src=fd00:2::2", "master-src=fd00:1::2 master-dst=fd00:2::2 sport=4000 dport=69"]),
+    ] {
+        assert_eq!(has(parts), count, "{parts:?} in\n{}", lines.join("\n"));
+    }
+    assert_eq!(lines.len(), 6);
+    drop(open);
 }
 
 fn gre() -> Vec<u8> {

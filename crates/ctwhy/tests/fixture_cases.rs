@@ -173,6 +173,16 @@ fn the_kernel_records_and_what_it_recorded_checks() {
         assert!(out.contains("packet 4: the kernel said ESTABLISHED, decided was RELATED_REPLY\n"), "{out}");
         assert_eq!(ctwhy(&["fixture", "check", &wrong]).0, 0);
         assert!(ctwhy(&["fixture", "record", &wrong]).1.starts_with("unchanged wrong: "));
+
+        // One that was made when less was looked at gets the rest, and keeps what it says.
+        let less = scratch.copy("less", "INVALID", "INVALID");
+        let recording = Path::new(&less).join(RECORDING);
+        let whole = fs::read_to_string(&recording).unwrap();
+        let without = &whole[..whole.find("{\"kind\":\"counters\"").unwrap()];
+        fs::write(&recording, without).unwrap();
+        let (code, out, complaint) = ctwhy(&["fixture", "record", &less]);
+        assert_eq!((code, &out[..16]), (0, "completed less: "), "{out}{complaint}");
+        assert_eq!(fs::read_to_string(&recording).unwrap(), whole);
     } else {
         assert!(out.starts_with("new wrong: "), "{out}");
     }

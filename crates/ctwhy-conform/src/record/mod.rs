@@ -119,12 +119,20 @@ fn run(case: &Case, under_test: &mut UnderTest) -> Result<Recorded, RecordError>
     table.sort();
     outcome.table = Some(table);
     outcome.events = Some(under_test.events()?);
+    let expectations = under_test.in_box(ctnetlink::dump_expectations)?;
     let after = under_test.in_box(counters)?;
     let since = |(name, count): (String, u64)| {
         let before = before.get(&name).copied().unwrap_or(0);
         (name, count.saturating_sub(before))
     };
-    outcome.counters = Some(after.into_iter().map(since).collect());
+    let counters: BTreeMap<String, u64> = after.into_iter().map(since).collect();
+    // Where nothing was ever expected, the counter says so.
+    if counters.get("expect_create").is_some_and(|made| *made > 0) {
+        let mut lines: Vec<String> = expectations.iter().map(ctnetlink::format_expectation).collect();
+        lines.sort();
+        outcome.expectations = Some(lines);
+    }
+    outcome.counters = Some(counters);
 
     let release = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
     let sysctls = under_test.in_box(conntrack_sysctls)?;

@@ -254,14 +254,41 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             tftp(b);
         },
     },
+    Scenario {
+        name: "expectations-waiting",
+        families: &Family::BOTH,
+        title: "Flows that nobody began are still expected",
+        shows: "FTP, active and passive, and TFTP were told of flows that do not come. What is expected stays beside the table: \
+                from whom, where to, and for which flow.",
+        ids: &["EXP-02", "EXP-04"],
+        compose: |b| {
+            b.tables(&[("raw", &[FTP, TFTP])]);
+            waiting(b);
+        },
+    },
+    Scenario {
+        name: "expectations-waiting-masquerade",
+        families: &Family::BOTH,
+        title: "What is expected where the box masquerades",
+        shows: "The server will send to the address of the box, and from the outside is the expectation; its master's tuple is \
+                that of the original direction, inside.",
+        ids: &["EXP-02", "EXP-04", "EXP-08"],
+        compose: |b| {
+            b.masquerades = true;
+            b.tables(&[("raw", &[FTP, TFTP]), ("nat", &[super::MASQUERADE])]);
+            waiting(b);
+        },
+    },
 ];
 
 const FTP: &str = "-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp";
 const TFTP: &str = "-A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp";
 
-/// A control connection from port 40000 to 21, behind its handshake.
+/// A control connection to port 21, behind its handshake.
 struct Talk<'a> {
     b: &'a mut Builder,
+    /// Where it comes from.
+    port: u16,
     /// What each side says next.
     client: u32,
     server: u32,
@@ -271,7 +298,11 @@ struct Talk<'a> {
 
 impl<'a> Talk<'a> {
     fn begin(b: &'a mut Builder) -> Talk<'a> {
-        let mut talk = Talk { b, client: 1000, server: 5000, shift: 0 };
+        Talk::begin_from(b, 40_000)
+    }
+
+    fn begin_from(b: &'a mut Builder, port: u16) -> Talk<'a> {
+        let mut talk = Talk { b, port, client: 1000, server: 5000, shift: 0 };
         talk.send(true, flag::SYN, "");
         talk.client = 1001;
         talk.send(false, flag::SYN | flag::ACK, "");
@@ -282,7 +313,7 @@ impl<'a> Talk<'a> {
 
     /// The connection again, after something else.
     fn going_on(b: &'a mut Builder) -> Talk<'a> {
-        Talk { b, client: 1001, server: 5001, shift: 0 }
+        Talk { b, port: 40_000, client: 1001, server: 5001, shift: 0 }
     }
 
     fn send(&mut self, from_client: bool, flags: u8, text: &str) {
@@ -291,12 +322,12 @@ impl<'a> Talk<'a> {
         if from_client {
             let ip = self.b.inside();
             let ack = ack & self.server;
-            let segment = Tcp { sport: 40_000, dport: 21, seq: self.client, ack, flags, payload, ..Tcp::syn() };
+            let segment = Tcp { sport: self.port, dport: 21, seq: self.client, ack, flags, payload, ..Tcp::syn() };
             self.b.lan(ip.packet(segment.body(&ip)));
         } else {
             let ip = Ip::between(self.b.server, self.b.seen_as());
             let ack = ack & self.client.wrapping_add(self.shift);
-            let segment = Tcp { sport: 21, dport: 40_000, seq: self.server, ack, flags, payload, ..Tcp::syn() };
+            let segment = Tcp { sport: 21, dport: self.port, seq: self.server, ack, flags, payload, ..Tcp::syn() };
             self.b.wan(ip.packet(segment.body(&ip)));
         }
     }
@@ -424,6 +455,15 @@ fn longer_address(b: &mut Builder) {
     talk.client_loses(&command);
     talk.client = next + 12;
     talk.close();
+}
+
+/// Flows that are announced and do not come.
+fn waiting(b: &mut Builder) {
+    let mut talk = Talk::begin(b);
+    talk.client("USER me\r\n").listens(1025);
+    let mut other = Talk::begin_from(b, 40_001);
+    other.server("220 hello\r\n").client("USER me\r\n").offers(3000);
+    b.sends(|ip| udp(ip, 40_002, 69, b"\0\x01file\0octet\0"));
 }
 
 fn tftp(b: &mut Builder) {

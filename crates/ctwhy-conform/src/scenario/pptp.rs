@@ -14,7 +14,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ids: &["GRE-02", "TUPLE-04", "EXP-06"],
         compose: |b| {
             b.tables(&[("raw", &[PPTP])]);
-            call(b, 7);
+            Control::begin(b, 7).call();
         },
     },
     Scenario {
@@ -27,7 +27,31 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         compose: |b| {
             b.masquerades = true;
             b.tables(&[("raw", &[PPTP]), ("nat", &[super::MASQUERADE])]);
-            call(b, 40_000);
+            Control::begin(b, 40_000).call();
+        },
+    },
+    Scenario {
+        name: "pptp-call-waiting",
+        families: &[Family::V4],
+        title: "A call without packets is expected in both directions",
+        shows: "Two expectations stand beside the table, one for each side's call id.",
+        ids: &["GRE-02", "EXP-04"],
+        compose: |b| {
+            b.tables(&[("raw", &[PPTP])]);
+            Control::begin(b, 7);
+        },
+    },
+    Scenario {
+        name: "pptp-call-waiting-masquerade",
+        families: &[Family::V4],
+        title: "What a call through masquerade expects",
+        shows: "The server's GRE is expected at the box and with the id that the server knows, the client's as the client sends \
+                it.",
+        ids: &["GRE-02", "EXP-04", "EXP-08"],
+        compose: |b| {
+            b.masquerades = true;
+            b.tables(&[("raw", &[PPTP]), ("nat", &[super::MASQUERADE])]);
+            Control::begin(b, 40_000);
         },
     },
 ];
@@ -41,40 +65,64 @@ const OUT_CALL_REQUEST: (u16, usize) = (7, 156);
 const OUT_CALL_REPLY: (u16, usize) = (8, 20);
 const DISCONNECT_NOTIFY: (u16, usize) = (13, 136);
 
-/// The client, whose call id is 7 and `seen` for the server, calls the server, whose call id is 9.
-fn call(b: &mut Builder, seen: u16) {
-    let (client, server) = (b.inside(), Ip::between(b.server, b.seen_as()));
-    let (mut said, mut answered) = (1000, 5000);
-    let mut segment = |b: &mut Builder, from_client: bool, flags: u8, payload: Vec<u8>| {
-        let length = payload.len() as u32 + u32::from(flags & flag::SYN != 0);
-        let ack = if flags & flag::ACK == 0 { 0 } else { u32::MAX };
-        let tcp = Tcp { flags, payload, ..Tcp::syn() };
-        if from_client {
-            let tcp = Tcp { sport: 40_000, dport: 1723, seq: said, ack: ack & answered, ..tcp };
-            b.lan(client.packet(tcp.body(&client)));
-            said += length;
-        } else {
-            let tcp = Tcp { sport: 1723, dport: 40_000, seq: answered, ack: ack & said, ..tcp };
-            b.wan(server.packet(tcp.body(&server)));
-            answered += length;
-        }
-    };
-    segment(b, true, flag::SYN, Vec::new());
-    segment(b, false, flag::SYN | flag::ACK, Vec::new());
-    segment(b, true, flag::ACK, Vec::new());
-    let data = flag::ACK | flag::PSH;
-    segment(b, true, data, message(START_REQUEST, &[]));
-    segment(b, false, data, message(START_REPLY, &[(2, 1 << 8)]));
-    segment(b, true, data, message(OUT_CALL_REQUEST, &[(0, 7)]));
-    segment(b, false, data, message(OUT_CALL_REPLY, &[(0, 9), (2, seen), (4, 1 << 8)]));
-    for (lan, key) in [(true, 8), (true, 9), (false, seen), (true, 9)] {
-        if lan {
-            b.lan(client.packet(gre(key)));
-        } else {
-            b.wan(server.packet(gre(key)));
-        }
+/// A control connection from port 40000.
+struct Control<'a> {
+    b: &'a mut Builder,
+    /// What each side says next.
+    client: u32,
+    server: u32,
+    /// The client's call id for the server.
+    seen: u16,
+}
+
+impl<'a> Control<'a> {
+    /// The client, whose call id is 7 and `seen` for the server, calls the server, whose call id is 9.
+    fn begin(b: &'a mut Builder, seen: u16) -> Control<'a> {
+        let mut control = Control { b, client: 1000, server: 5000, seen };
+        control.client(flag::SYN, Vec::new());
+        control.server(flag::SYN | flag::ACK, Vec::new());
+        control.client(flag::ACK, Vec::new());
+        control.client(DATA, message(START_REQUEST, &[]));
+        control.server(DATA, message(START_REPLY, &[(2, 1 << 8)]));
+        control.client(DATA, message(OUT_CALL_REQUEST, &[(0, 7)]));
+        control.server(DATA, message(OUT_CALL_REPLY, &[(0, 9), (2, seen), (4, 1 << 8)]));
+        control
     }
-    segment(b, false, data, message(DISCONNECT_NOTIFY, &[(0, 9)]));
+
+    /// GRE comes both ways, and the server ends the call.
+    fn call(&mut self) {
+        for (lan, key) in [(true, 8), (true, 9), (false, self.seen), (true, 9)] {
+            if lan {
+                self.b.lan(self.b.inside().packet(gre(key)));
+            } else {
+                self.b.wan(Ip::between(self.b.server, self.b.seen_as()).packet(gre(key)));
+            }
+        }
+        self.server(DATA, message(DISCONNECT_NOTIFY, &[(0, 9)]));
+    }
+
+    fn client(&mut self, flags: u8, payload: Vec<u8>) {
+        let (ip, length) = (self.b.inside(), room(flags, &payload));
+        let (seq, ack) = (self.client, if flags & flag::ACK == 0 { 0 } else { self.server });
+        let segment = Tcp { sport: 40_000, dport: 1723, seq, ack, flags, payload, ..Tcp::syn() };
+        self.b.lan(ip.packet(segment.body(&ip)));
+        self.client += length;
+    }
+
+    fn server(&mut self, flags: u8, payload: Vec<u8>) {
+        let (ip, length) = (Ip::between(self.b.server, self.b.seen_as()), room(flags, &payload));
+        let segment =
+            Tcp { sport: 1723, dport: 40_000, seq: self.server, ack: self.client, flags, payload, ..Tcp::syn() };
+        self.b.wan(ip.packet(segment.body(&ip)));
+        self.server += length;
+    }
+}
+
+const DATA: u8 = flag::ACK | flag::PSH;
+
+/// How many numbers a segment takes.
+fn room(flags: u8, payload: &[u8]) -> u32 {
+    payload.len() as u32 + u32::from(flags & flag::SYN != 0)
 }
 
 /// A control message with 16-bit numbers at places behind its header.

@@ -169,6 +169,12 @@ impl Table {
         Some(self.stored(id)?.tuple(direction, &self.aside))
     }
 
+    /// The entry that expects a flow. `None` while that is not confirmed.
+    #[must_use]
+    pub fn master_of(&self, expectation: &Expectation) -> Option<EntryId> {
+        self.extensions.get(expectation.master)?.entry
+    }
+
     /// The status of an entry.
     #[must_use]
     pub fn status(&self, id: EntryId) -> Option<Status> {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::bytes::Bytes;
 use super::events;
+use super::expectations;
 use super::outcome::{CtInfo, Hook, Outcome, PacketOutcome};
 use super::table;
 
@@ -99,6 +100,12 @@ pub enum Difference {
     Timeout { entry: String, recorded: Option<u64>, decided: Option<u64> },
     /// Something happened more or less often.
     Counter { name: String, recorded: u64, decided: u64 },
+    /// No list of what is expected was given beside the recorded one.
+    ExpectationsMissing,
+    /// An expectation that only the kernel has.
+    ExpectationMissing { expectation: String },
+    /// An expectation that the kernel does not have.
+    ExpectationUnexpected { expectation: String },
     /// No events were given beside the recorded ones.
     EventsMissing,
     /// An event that only the kernel told of, in this place.
@@ -186,6 +193,15 @@ impl fmt::Display for Difference {
             Difference::Counter { name, recorded, decided } => {
                 write!(f, "counters: {name} is {recorded} in the kernel, decided was {decided}")
             }
+            Difference::ExpectationsMissing => {
+                f.write_str("expectations: the kernel's were recorded, nothing is there beside them")
+            }
+            Difference::ExpectationMissing { expectation } => {
+                write!(f, "expectations: the kernel alone has: {expectation}")
+            }
+            Difference::ExpectationUnexpected { expectation } => {
+                write!(f, "expectations: the kernel does not have: {expectation}")
+            }
             Difference::EventsMissing => {
                 f.write_str("events: the kernel's were recorded, nothing is there beside them")
             }
@@ -225,6 +241,11 @@ pub fn compare(recorded: &Outcome, decided: &Outcome, tolerance: Tolerance) -> V
     match (&recorded.events, &decided.events) {
         (Some(recorded), Some(decided)) => events::compare(recorded, decided, tolerance, &mut out),
         (Some(_), None) => out.push(Difference::EventsMissing),
+        (None, _) => {}
+    }
+    match (&recorded.expectations, &decided.expectations) {
+        (Some(recorded), Some(decided)) => expectations::compare(recorded, decided, tolerance, &mut out),
+        (Some(_), None) => out.push(Difference::ExpectationsMissing),
         (None, _) => {}
     }
     for (name, &recorded) in recorded.counters.iter().flatten() {

@@ -5,6 +5,7 @@ mod bytes;
 mod compare;
 mod error;
 mod events;
+mod expectations;
 mod outcome;
 mod prefix;
 mod recording;

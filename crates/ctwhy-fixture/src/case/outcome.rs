@@ -18,6 +18,8 @@ pub struct Outcome {
     pub table: Option<Vec<String>>,
     /// The table's events, in lines of `conntrack -E -o extended`.
     pub events: Option<Vec<String>>,
+    /// What was expected after the last packet, in lines of `conntrack -L expect` of both families.
+    pub expectations: Option<Vec<String>>,
     /// What happened how often, by the names of `conntrack -S` (`/proc/net/stat/nf_conntrack`), `clash_resolve` for
     /// `clashres`. One that the other side does not tell is not compared.
     pub counters: Option<BTreeMap<String, u64>>,

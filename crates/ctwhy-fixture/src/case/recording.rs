@@ -17,6 +17,7 @@ const KERNEL: &str = "kernel";
 const PACKET: &str = "packet";
 const TABLE: &str = "table";
 const EVENTS: &str = "events";
+const EXPECTATIONS: &str = "expectations";
 const COUNTERS: &str = "counters";
 
 /// What a kernel decided about the packets of a case. It comes from a kernel only, never from something compared to it.
@@ -138,15 +139,28 @@ impl Recording {
             }
             TABLE => once(&mut outcome.table, TABLE, line),
             EVENTS => once(&mut outcome.events, EVENTS, line),
+            EXPECTATIONS => once(&mut outcome.expectations, EXPECTATIONS, line),
             COUNTERS => {
                 let CountersLine { counters, .. } = parse(line)?;
                 outcome.counters.replace(counters).map_or(Ok(()), |_| Err(Problem::Twice(COUNTERS)))
             }
             KERNEL => Err(Problem::Twice(KERNEL)),
             other => Err(Problem::Syntax(format!(
-                "kind `{other}` is not known; it is one of {KERNEL}, {PACKET}, {TABLE}, {EVENTS}, {COUNTERS}"
+                "kind `{other}` is not known; it is one of {KERNEL}, {PACKET}, {TABLE}, {EVENTS}, {EXPECTATIONS}, {COUNTERS}"
             ))),
         }
+    }
+
+    /// Takes over what `other` tells besides: a later recording of the same case, of a kernel that decided alike. Says
+    /// whether there was anything.
+    pub fn complete(&mut self, other: &Recording) -> bool {
+        let Outcome { events, expectations, counters, .. } = &mut self.outcome;
+        let news = [
+            add(events, &other.outcome.events),
+            add(expectations, &other.outcome.expectations),
+            add(counters, &other.outcome.counters),
+        ];
+        news.contains(&true)
     }
 
     /// Writes the recording; equal recordings give the same bytes.
@@ -175,7 +189,8 @@ impl Recording {
             };
             line(&mut out, &packet)?;
         }
-        for (kind, entries) in [(TABLE, &self.outcome.table), (EVENTS, &self.outcome.events)] {
+        let Outcome { table, events, expectations, .. } = &self.outcome;
+        for (kind, entries) in [(TABLE, table), (EVENTS, events), (EXPECTATIONS, expectations)] {
             if let Some(entries) = entries {
                 line(&mut out, &EntriesLine { kind: kind.to_owned(), entries: entries.clone() })?;
             }
@@ -200,6 +215,15 @@ fn parse<T: DeserializeOwned>(line: &str) -> Result<T, Problem> {
         let message = text.split(" at line ").next().unwrap_or_default();
         Problem::Syntax(format!("{message} (column {})", e.column()))
     })
+}
+
+/// Fills what is unset.
+fn add<T: Clone>(slot: &mut Option<T>, other: &Option<T>) -> bool {
+    let news = slot.is_none() && other.is_some();
+    if news {
+        slot.clone_from(other);
+    }
+    news
 }
 
 fn once(slot: &mut Option<Vec<String>>, kind: &'static str, line: &str) -> Result<(), Problem> {

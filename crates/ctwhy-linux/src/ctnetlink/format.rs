@@ -77,12 +77,12 @@ fn write(line: &mut String, entry: &Entry) -> fmt::Result {
     if let Some(sctp) = entry.sctp {
         write!(line, "{} ", SCTP_STATES.get(usize::from(sctp.state)).unwrap_or(&"UNKNOWN"))?;
     }
-    write_tuple(line, &entry.orig, "zone-orig")?;
+    write_tuple(line, "", &entry.orig, "zone-orig")?;
     write_counters(line, entry.counters.original)?;
     if entry.status & status::SEEN_REPLY == 0 {
         line.write_str("[UNREPLIED] ")?;
     }
-    write_tuple(line, &entry.reply, "zone-reply")?;
+    write_tuple(line, "", &entry.reply, "zone-reply")?;
     write_counters(line, entry.counters.reply)?;
     if entry.status & status::HW_OFFLOAD != 0 {
         line.write_str("[HW_OFFLOAD] ")?;
@@ -104,8 +104,9 @@ fn write(line: &mut String, entry: &Entry) -> fmt::Result {
     Ok(())
 }
 
-fn write_tuple(line: &mut String, tuple: &Tuple, zone: &str) -> fmt::Result {
-    write!(line, "src={} dst={} ", tuple.src, tuple.dst)?;
+/// Addresses, the names of which begin with `prefix`, and what tells flows between them apart.
+pub(super) fn write_tuple(line: &mut String, prefix: &str, tuple: &Tuple, zone: &str) -> fmt::Result {
+    write!(line, "{prefix}src={} {prefix}dst={} ", tuple.src, tuple.dst)?;
     match tuple.l4 {
         L4::Ports { sport, dport } if i32::from(tuple.proto) == libc::IPPROTO_GRE => {
             write!(line, "srckey=0x{sport:x} dstkey=0x{dport:x} ")?;

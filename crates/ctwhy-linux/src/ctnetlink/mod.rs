@@ -1,14 +1,16 @@
-//! ctnetlink: the connection table of a network namespace, as a dump and as events
+//! ctnetlink: the connection table of a network namespace, as a dump and as events, and what is expected
 //! (`nf_conntrack_netlink.c`).
 
+mod expect;
 mod format;
 mod parse;
 mod socket;
 
 use std::net::IpAddr;
 
+pub use expect::{Expectation, expect_flags, format_expectation};
 pub use format::{format_event, format_extended};
-pub use socket::{Event, EventKind, Events, dump, flush, read_events};
+pub use socket::{Event, EventKind, Events, dump, dump_expectations, flush, read_events};
 
 /// Bits of [`Entry::status`] that are looked at here (`enum ip_conntrack_status`).
 pub mod status {

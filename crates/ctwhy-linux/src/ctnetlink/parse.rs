@@ -36,7 +36,7 @@ const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
 const CTA_PROTOINFO_SCTP_VTAG_ORIGINAL: u16 = 2;
 const CTA_PROTOINFO_SCTP_VTAG_REPLY: u16 = 3;
 
-fn invalid(text: impl std::fmt::Display) -> io::Error {
+pub(super) fn invalid(text: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("ctnetlink: {text}"))
 }
 
@@ -117,13 +117,12 @@ impl Rest {
             CTA_ZONE => self.zone = attribute.u16()?,
             CTA_COUNTERS_ORIG => self.counters.original = Some(counters(attribute.nested())?),
             CTA_COUNTERS_REPLY => self.counters.reply = Some(counters(attribute.nested())?),
-            CTA_TUPLE_MASTER => self.master = Some(tuple(&nests(&bytes)?)?),
+            CTA_TUPLE_MASTER => self.master = Some(tuple_in(&bytes)?),
             CTA_HELP => {
                 for part in attribute.nested() {
                     let part = part?;
                     if part.kind == CTA_HELP_NAME {
-                        let name = part.value.split(|byte| *byte == 0).next().unwrap_or_default();
-                        self.helper = Some(String::from_utf8_lossy(name).into_owned());
+                        self.helper = Some(name(part.value));
                     }
                 }
             }
@@ -145,8 +144,16 @@ fn value(raw: &DefaultNla) -> Vec<u8> {
     bytes
 }
 
-fn nests(bytes: &[u8]) -> io::Result<Vec<Nest>> {
-    NlasIterator::new(bytes).map(|nest| Nest::parse(&nest?)).collect::<Result<_, _>>().map_err(invalid)
+/// A text that ends with a zero.
+pub(super) fn name(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+/// The tuple in an attribute that was left raw.
+pub(super) fn tuple_in(bytes: &[u8]) -> io::Result<Tuple> {
+    let nests = NlasIterator::new(bytes).map(|nest| Nest::parse(&nest?)).collect::<Result<Vec<_>, _>>();
+    tuple(&nests.map_err(invalid)?)
 }
 
 fn tuple(nests: &[Nest]) -> io::Result<Tuple> {

@@ -3,21 +3,21 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{Entry, parse};
+use super::{Entry, Expectation, expect, parse};
 use crate::context;
 use crate::netlink::{Message, Messages, Outgoing, Socket, Subscription, Subsystem};
 
-/// `IPCTNL_MSG_CT_NEW`, which is also what an update is called.
-const CT_NEW: u8 = 0;
-/// `IPCTNL_MSG_CT_GET`.
-const CT_GET: u8 = 1;
+/// `IPCTNL_MSG_CT_NEW`, which is also what an update is called, and `IPCTNL_MSG_EXP_NEW`.
+const NEW: u8 = 0;
+/// `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_EXP_GET`.
+const GET: u8 = 1;
 /// `IPCTNL_MSG_CT_DELETE`.
-const CT_DELETE: u8 = 2;
+const DELETE: u8 = 2;
 /// The multicast groups NEW, UPDATE and DESTROY (`NFNLGRP_CONNTRACK_*` 1 to 3) as bits.
 const GROUPS: u32 = 0b111;
 
-const fn kind(message: u8) -> u16 {
-    (Subsystem::Conntrack as u16) << 8 | message as u16
+const fn kind(subsystem: Subsystem, message: u8) -> u16 {
+    (subsystem as u16) << 8 | message as u16
 }
 
 fn needs_privilege(cause: io::Error) -> io::Error {
@@ -33,14 +33,27 @@ fn needs_privilege(cause: io::Error) -> io::Error {
 /// # Errors
 /// CAP_NET_ADMIN is missing, or the kernel's answer is not understood.
 pub fn dump() -> io::Result<Vec<Entry>> {
+    Ok(dump_of(Subsystem::Conntrack, parse::entry)?.into_iter().flatten().collect())
+}
+
+/// `conntrack -L expect` for both families: what is expected in the calling thread's network namespace.
+///
+/// # Errors
+/// As [`dump`].
+pub fn dump_expectations() -> io::Result<Vec<Expectation>> {
+    dump_of(Subsystem::Expect, expect::read)
+}
+
+/// Everything that a subsystem has.
+fn dump_of<T>(subsystem: Subsystem, read: impl Fn(&Message<'_>) -> io::Result<T>) -> io::Result<Vec<T>> {
     let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
     socket.set_receive_buffer(8 << 20).map_err(context("setting the receive buffer"))?;
     let sequence = socket.next_sequence();
     let mut out = Outgoing::default();
-    out.begin(Subsystem::Conntrack, CT_GET, (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16, sequence, 0);
+    out.begin(subsystem, GET, (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16, sequence, 0);
     socket.send(out.bytes()).map_err(needs_privilege)?;
     let mut buffer = vec![0; 256 << 10];
-    let mut entries = Vec::new();
+    let mut found = Vec::new();
     loop {
         let datagram = socket.receive(&mut buffer, 0).map_err(context("ctnetlink dump"))?;
         for message in Messages::new(datagram.unwrap_or_default()) {
@@ -49,14 +62,14 @@ pub fn dump() -> io::Result<Vec<Entry>> {
                 continue;
             }
             if message.is_done() {
-                return Ok(entries);
+                return Ok(found);
             }
             if let Some(answer) = message.error() {
                 answer.map_err(needs_privilege)?;
-                return Ok(entries);
+                return Ok(found);
             }
-            if message.kind == kind(CT_NEW) {
-                entries.extend(parse::entry(&message)?);
+            if message.kind == kind(subsystem, NEW) {
+                found.push(read(&message)?);
             }
         }
     }
@@ -70,7 +83,7 @@ pub fn flush() -> io::Result<()> {
     let mut socket = Socket::open(0).map_err(context("opening a netfilter socket"))?;
     let sequence = socket.next_sequence();
     let mut out = Outgoing::default();
-    out.begin(Subsystem::Conntrack, CT_DELETE, (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16, sequence, 0);
+    out.begin(Subsystem::Conntrack, DELETE, (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16, sequence, 0);
     socket.request(out.bytes(), sequence, |_| ()).map_err(needs_privilege)
 }
 
@@ -105,9 +118,9 @@ pub fn read_events(datagram: &[u8]) -> io::Result<Vec<Event>> {
 fn event(message: &Message<'_>) -> io::Result<Option<Event>> {
     let created = i32::from(message.flags) & libc::NLM_F_CREATE != 0;
     let event = match message.kind {
-        k if k == kind(CT_NEW) && created => EventKind::New,
-        k if k == kind(CT_NEW) => EventKind::Update,
-        k if k == kind(CT_DELETE) => EventKind::Destroy,
+        k if k == kind(Subsystem::Conntrack, NEW) && created => EventKind::New,
+        k if k == kind(Subsystem::Conntrack, NEW) => EventKind::Update,
+        k if k == kind(Subsystem::Conntrack, DELETE) => EventKind::Destroy,
         _ => return Ok(None),
     };
     Ok(parse::entry(message)?.map(|entry| Event::Entry(event, Box::new(entry))))

@@ -43,6 +43,10 @@ pub(crate) struct ExplainArgs {
     /// Print the table after the last packet, as `conntrack -L -o extended` does
     #[arg(long, conflicts_with = "json")]
     table: bool,
+    /// Print what is still expected after the last packet, as `conntrack -L expect` does for each family; with --json an
+    /// object each, behind those of the packets
+    #[arg(long)]
+    expectations: bool,
     /// Print what the kernel would tell listeners of its table behind each packet, as `conntrack -E -o extended` does
     #[arg(long, conflicts_with = "json")]
     events: bool,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 
-use ctwhy_conform::replay;
+use ctwhy_conform::{replay, table};
 use ctwhy_core::hook::{DropCause, Ruling};
 use ctwhy_core::packet::{Packet, PacketError};
 use ctwhy_core::time::Time;
@@ -19,6 +19,7 @@ use super::output::{Output, Prompt};
 use super::own::{self, Complaints};
 use super::world::Host;
 use crate::failure::{Failure, complain};
+use crate::report::expectations::expectations;
 use crate::report::json::PacketObject;
 use crate::report::line::{Decided, Told};
 use crate::report::style::Palette;
@@ -208,7 +209,7 @@ impl<'a> Run<'a> {
         if !self.args.events || !self.shown || !self.heard {
             return Ok(());
         }
-        let lines = self.trace.events.iter().map(ctwhy_conform::table::event_line);
+        let lines = self.trace.events.iter().map(table::event_line);
         let written = lines.into_iter().try_for_each(|line| writeln!(self.out, "{line}"));
         self.written(written)
     }
@@ -333,7 +334,10 @@ impl<'a> Run<'a> {
         if !self.heard {
             return Ok(());
         }
+        let (engine, now) = (&self.host.engine, Time(self.now));
         if self.args.json {
+            let expected = if self.args.expectations { expectations(engine, now)? } else { Vec::new() };
+            expected.iter().try_for_each(|object| writeln!(self.out, "{object}"))?;
             self.out.flush()?;
             complain(self.summary.show(Palette::PLAIN).to_string().trim_end());
             return Ok(());
@@ -342,7 +346,14 @@ impl<'a> Run<'a> {
         let mut separator = if silent { "" } else { "\n" };
         if self.args.table {
             write!(self.out, "{separator}")?;
-            for line in ctwhy_conform::table::lines(&self.host.engine.conntrack.table, Time(self.now)) {
+            for line in table::lines(&engine.conntrack.table, now) {
+                writeln!(self.out, "{line}")?;
+            }
+            separator = "\n";
+        }
+        if self.args.expectations {
+            write!(self.out, "{separator}")?;
+            for line in table::expectation_lines(&engine.conntrack.table, now) {
                 writeln!(self.out, "{line}")?;
             }
             separator = "\n";

@@ -20,7 +20,7 @@ use super::line::{Told, flow_of};
 use super::view::{sctp_state, tcp_state};
 
 /// The version of the objects below. It changes when a field changes its meaning or goes away.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// One packet.
 #[derive(Serialize)]
