@@ -27,6 +27,8 @@ conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each
 	@$(ENV) cargo build --release --locked -p ctwhy
 	@$(ENV) target/release/ctwhy conform fuzz --seed $(SEEDS) --packets $(PACKETS) --output target/disagreements
 	@$(ENV) target/release/ctwhy conform nat-compare --packets $(PACKETS) --output target/disagreements
+	@$(ENV) target/release/ctwhy conform nat-compare --on tun --seed $(SEEDS) --packets 100000 --output target/disagreements
+	@$(ENV) target/release/ctwhy conform nat-compare --on queue --seed $(SEEDS) --packets 100000 --output target/disagreements
 
 mutants: ## is every check of the engine held by what a kernel decided? with cargo-mutants, about an hour
 	@$(ENV) cargo mutants --package ctwhy-core --test-package ctwhy-core,ctwhy-conform --baseline skip --timeout 60 \

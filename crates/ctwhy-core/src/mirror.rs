@@ -217,6 +217,7 @@ impl Engine {
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
             options: &Options::KERNEL,
+            remembered: None,
             now: way.now,
         };
         translate(buffer, way.len, tracked, hook, &mut around, sink).map(drop)

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use ctwhy_core::direction::CtInfo;
+use ctwhy_core::direction::{CtInfo, Direction};
 use ctwhy_core::hook::{DropCause, Egress, Engine, Entered, Handed, Hook, Passage, Ruling, Verdict};
 use ctwhy_core::network::Destination;
 use ctwhy_core::packet::Packet;
@@ -183,4 +183,25 @@ fn an_error_about_a_packet_that_went_no_further_is_translated_back() {
     assert_eq!(answer[28..], probe, "the quote is as it was sent");
     assert!(checksums_are_right(&answer));
     assert!(engine.conntrack.table.is_empty());
+}
+
+/// A reset ended the connection while one of its packets was between its hooks. A kernel's packet holds on to its entry.
+#[test]
+fn a_packet_whose_entry_is_gone_does_not_leave_untranslated() {
+    for (l3num, client, server, nat) in [(L3::V4, CLIENT, SERVER, NAT), (L3::V6, CLIENT6, SERVER6, NAT6)] {
+        let rules = format!("*nat\n-A POSTROUTING -s {client} -j SNAT --to-source {nat}\nCOMMIT\n");
+        let [mut engine, _] = boxes(&rules, l3num);
+        by_stages(&mut engine, &udp(client, 4000, server, 7, b"out"), LAN);
+        let mut packet = udp(client, 4000, server, 7, b"held");
+        let len = packet.len();
+        let Entered::OnItsWay(passage) = engine.at_prerouting(&mut packet, &handed(len, LAN), &mut ()) else {
+            panic!("it is accepted")
+        };
+        assert!(engine.has_more_to_do(&passage));
+        let flow = engine.conntrack.table.iter().next().map(|(_, entry)| (entry.flow, entry.id)).unwrap();
+        assert!(engine.forget(flow.0.tuple(Direction::Original), flow.0.zone, Some(flow.1), Time(0)));
+        let ruling = engine.at_postrouting(&mut packet, passage, &handed(len, WAN), &mut ());
+        assert_eq!(ruling.verdict, Verdict::Accept);
+        assert_eq!(packet, udp(nat, 4000, server, 7, b"held"));
+    }
 }

@@ -11,7 +11,7 @@ use ctwhy_core::tuple::proto;
 use ctwhy_fixture::case::Bytes;
 use ctwhy_linux::ctnetlink::{Entry, format_extended, status};
 
-use super::device::Seen;
+use super::cables::Seen;
 use super::window::Window;
 
 /// Where engine and kernel differ.
@@ -165,6 +165,11 @@ pub(crate) struct Times {
 }
 
 impl Times {
+    /// Is it known which UDP flows were old enough to be streams?
+    pub(crate) fn sure_of_streams(&self) -> bool {
+        self.brisk(STREAM_AGE)
+    }
+
     /// Were all windows between two pauses within `seconds`?
     fn brisk(&self, seconds: f64) -> bool {
         let mut bounds = vec![0];
@@ -187,7 +192,7 @@ const JITTER: f64 = 0.05;
 
 /// The entries about which they differ. `dumped` is when the kernel's table was begun and done to be read.
 pub(crate) fn table(held: &[Held], kernel: &[Entry], times: &Times, dumped: (Instant, Instant)) -> Vec<Difference> {
-    let sure_of_streams = times.brisk(STREAM_AGE);
+    let sure_of_streams = times.sure_of_streams();
     let mut kernel: HashMap<_, &Entry> = kernel.iter().map(|entry| ((entry.orig, entry.zone), entry)).collect();
     let mut differences = Vec::new();
     for Held { entry, refreshed } in held {

@@ -9,23 +9,32 @@
 //! In the suites of [`Suite::TRANSLATIONS`] the other side is not the engine alone but the reference NAT, and what the box
 //! says itself, errors, resets and echo replies, is compared as well.
 //!
+//! That router is in one process with the test. With [`Beside::Tun`] and [`Beside::Queue`] it gets the same packets beside a
+//! running program that is the same NAT, so that devices, queues and offloads are compared as well.
+//!
 //! In the order of a packet's way: [`suite`](Suite) says what kind of packets; `generate/` makes them from what `chance`
-//! draws; `episode` puts them through the engine into a `window`; `device` puts the window through the kernel; `compare`
+//! draws; `episode` puts them through the engine into a `window`; `device` puts the window through the kernel, `ours` and `tun` through our NAT (`cables` is how packets get in and out,
+//! `counterpart` what all of them can do); `compare`
 //! says where they differ, and `shrink` finds the few that matter.
 
+mod cables;
 mod chance;
 mod compare;
+mod counterpart;
 mod device;
 mod draw;
 mod episode;
 mod generate;
+mod ours;
 mod shrink;
 mod suite;
 mod translations;
+mod tun;
 mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -39,14 +48,18 @@ use ctwhy_linux::wire::HardwareAddress;
 
 use crate::record::RecordError;
 use crate::replay::ReplayError;
+use cables::Seen;
 use chance::Chance;
 pub use compare::Difference;
 use compare::{Held, Times};
-use device::{Device, Kernel, Seen};
+use counterpart::Place;
+use device::Device;
 use draw::tuple_of;
 use episode::{Episode, PAUSE_SECS, Plan};
+use ours::QueueBox;
 use shrink::Input;
 pub use suite::Suite;
+use tun::TunBox;
 use window::Window;
 
 /// Packets of an episode.
@@ -189,6 +202,17 @@ struct Answer {
     delivered_as: Option<u16>,
 }
 
+/// What gets the same packets as the router in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside<'a> {
+    /// The running kernel's conntrack and NAT.
+    Kernel,
+    /// `ctwhy nat tun` of this program: our own, with devices around it.
+    Tun(&'a Path),
+    /// `ctwhy nat queue` of this program, on a router of the kernel's.
+    Queue(&'a Path),
+}
+
 /// Runs a suite.
 ///
 /// This process must be able to enter a lab's nodes; see [`crate::record::record`].
@@ -196,10 +220,35 @@ struct Answer {
 /// # Errors
 /// [`FuzzError`]. What differs is no error but in the report.
 pub fn run(suite: Suite, seed: u64, limits: &Limits, progress: &Progress) -> Result<Report, FuzzError> {
-    let running = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
-    let running = Profile::nearest(&running);
+    run_beside(Beside::Kernel, suite, seed, limits, progress)
+}
+
+/// As [`run`], for one of [`Suite::TRANSLATIONS`] beside something else than the kernel. What is told as the kernel's in the
+/// report is then that one's; what conntrack calls a packet is not compared, nor how long an entry still has.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_beside(
+    beside: Beside<'_>,
+    suite: Suite,
+    seed: u64,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Report, FuzzError> {
+    let running = match beside {
+        Beside::Kernel => {
+            let version = sysctl::kernel_version().map_err(RecordError::kernel("reading the kernel's version"))?;
+            Profile::nearest(&version)
+        }
+        // Ours decides as the kernel does that it was made after.
+        Beside::Tun(_) | Beside::Queue(_) => Default::default(),
+    };
     let spec = suite.spec();
-    let device = Device::build(&spec, suite.speaks())?;
+    let device = match beside {
+        Beside::Kernel => Place::Kernel(Device::build(&spec, suite.speaks())?),
+        Beside::Queue(own) => Place::Queue(QueueBox::build(&spec, own)?),
+        Beside::Tun(own) => Place::Tun(TunBox::build(&spec, own)?),
+    };
     let addresses = device.addresses();
     let (to_kernel, from_generator) = sync_channel(AHEAD);
     let (used, fresh) = sync_channel(AHEAD * 2);
@@ -333,7 +382,7 @@ impl Maker<'_> {
 
 /// The side that asks the kernel and compares.
 struct KernelSide<'a> {
-    kernel: &'a mut Kernel,
+    kernel: &'a mut dyn counterpart::Counterpart,
     spec: &'a Spec,
     addresses: [HardwareAddress; 2],
     bytes_count: bool,
@@ -400,10 +449,8 @@ impl KernelSide<'_> {
                 }
                 Message::Found(difference) => Some((usize::MAX, difference)),
                 Message::End(held) => {
-                    let started = Instant::now();
-                    let table = self.kernel.table()?;
-                    self.report.entries += table.len() as u64;
-                    let differences = compare::table(&held, &table, &times, (started, Instant::now()));
+                    let (entries, differences) = self.kernel.table_differences(&held, &times)?;
+                    self.report.entries += entries as u64;
                     differences.into_iter().next().map(|difference| (usize::MAX, difference))
                 }
             };
@@ -469,9 +516,7 @@ impl KernelSide<'_> {
             }
             episode.close();
         }
-        let started = Instant::now();
-        let table = self.kernel.table()?;
-        let differences = compare::table(&episode.table(), &table, &times, (started, Instant::now()));
+        let (_, differences) = self.kernel.table_differences(&episode.table(), &times)?;
         Ok(differences.into_iter().next().map(|difference| (inputs.len().saturating_sub(1), difference)))
     }
 }

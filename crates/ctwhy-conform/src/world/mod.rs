@@ -9,7 +9,7 @@
 //! connections.
 
 mod packet;
-mod process;
+pub(crate) mod process;
 mod sockets;
 
 use std::fmt;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ctwhy_linux::{lab, signal};
 
 /// What takes longer has gone wrong.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// So many lines are kept.
 const KEPT: usize = 20_000;
@@ -21,7 +21,7 @@ const SHOWN: usize = 8;
 
 /// How a program says that it is ready.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ready {
+pub(crate) enum Ready {
     /// By a line that begins so.
     Line(&'static str),
     /// By something on its standard output, where nothing else is said.
@@ -30,7 +30,7 @@ pub(super) enum Ready {
 
 /// A running program of a lab, which is killed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     lines: Receiver<String>,
@@ -41,7 +41,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts it and returns when it is ready.
-    pub(super) fn start(name: &'static str, mut command: Command, ready: Ready) -> io::Result<Process> {
+    pub(crate) fn start(name: &'static str, mut command: Command, ready: Ready) -> io::Result<Process> {
         let (reader, writer) = io::pipe()?;
         let (output, stdout) = match ready {
             Ready::Line(_) => (None, writer.try_clone()?),
@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// All that it said until now.
-    pub(super) fn said(&mut self) -> &VecDeque<String> {
+    pub(crate) fn said(&mut self) -> &VecDeque<String> {
         while let Ok(line) = self.lines.try_recv() {
             self.keep(line);
         }
@@ -84,7 +84,7 @@ impl Process {
     }
 
     /// Waits for a line that begins so, among those that nobody has waited for.
-    pub(super) fn until(&mut self, start: &str) -> io::Result<String> {
+    pub(crate) fn until(&mut self, start: &str) -> io::Result<String> {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -101,16 +101,16 @@ impl Process {
     }
 
     /// Its number; `None` when it has ended.
-    pub(super) fn pid(&self) -> Option<i32> {
+    pub(crate) fn pid(&self) -> Option<i32> {
         lab::pid(&self.child)
     }
 
-    pub(super) fn signal(&self, number: i32) -> io::Result<()> {
+    pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
         signal::send(&self.child, number)
     }
 
     /// Ends it with a signal; how it ended, and all that it said.
-    pub(super) fn end(mut self, number: i32) -> io::Result<(ExitStatus, Vec<String>)> {
+    pub(crate) fn end(mut self, number: i32) -> io::Result<(ExitStatus, Vec<String>)> {
         self.signal(number)?;
         let end = Instant::now() + PATIENCE;
         loop {
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Kills it, which it cannot notice, and returns when it is gone.
-    pub(super) fn kill(mut self) -> io::Result<()> {
+    pub(crate) fn kill(mut self) -> io::Result<()> {
         lab::kill(&mut self.child).map(drop)
     }
 

@@ -73,7 +73,7 @@ impl Engine {
     ) -> Entered {
         let mut passage = Passage::new(in_interface, now);
         match self.begin((buffer, wire_len), Carrier::Engine, &mut passage, sink) {
-            None => Entered::OnItsWay(passage),
+            None => Entered::OnItsWay(self.handed_on(passage)),
             Some(ended) => Entered::Ended(ended),
         }
     }

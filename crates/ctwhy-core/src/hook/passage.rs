@@ -2,6 +2,7 @@
 
 use crate::conntrack::Tracked;
 use crate::defrag::Datagram;
+use crate::nat::hooks::Binding;
 use crate::network::Network;
 use crate::packet::Packet;
 use crate::refragment::{Cut, Outgoing};
@@ -103,6 +104,8 @@ pub(crate) struct Way {
     pub(super) datagram: Option<Box<Datagram>>,
     /// How it leaves in fragments.
     pub(super) cut: Option<Cut>,
+    /// What its entry was bound to when somebody else took over.
+    pub(super) remembered: Option<Binding>,
 }
 
 impl Way {
@@ -121,6 +124,7 @@ impl Way {
             linear: 0,
             datagram: None,
             cut: None,
+            remembered: None,
         }
     }
 

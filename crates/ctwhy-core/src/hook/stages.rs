@@ -8,6 +8,7 @@
 use crate::conntrack::{Attached, Tracked};
 use crate::direction::Direction;
 use crate::nat::Manip;
+use crate::nat::hooks::Binding;
 use crate::packet::Packet;
 use crate::rules::Table;
 use crate::status::Status;
@@ -40,9 +41,15 @@ impl Engine {
         let mut passage = Passage::new(handed.interface, handed.now);
         (passage.way.mark, passage.way.checksum_trusted) = (handed.mark, handed.checksum_trusted);
         match self.begin((buffer, handed.wire_len), Carrier::Kernel, &mut passage, sink) {
-            None => Entered::OnItsWay(passage),
+            None => Entered::OnItsWay(self.handed_on(passage)),
             Some(ended) => Entered::Ended(ended),
         }
+    }
+
+    /// Somebody else carries the packet on. In a kernel it would hold on to its entry, which may be gone when it is back.
+    pub(super) fn handed_on(&self, mut passage: Passage) -> Passage {
+        passage.way.remembered = Binding::remember(&passage.tracked, &self.conntrack.table);
+        passage
     }
 
     /// LOCAL_OUT: this host made the packet. `trigger` is as in [`Engine::send`].
@@ -97,7 +104,7 @@ impl Engine {
         }
         let buffer = way.bytes(buffer);
         match self.originates(buffer, tracked, way, sink) {
-            Ok(()) => Entered::OnItsWay(passage),
+            Ok(()) => Entered::OnItsWay(self.handed_on(passage)),
             Err(cause) => Entered::Ended(self.ruling(hook, &mut passage, Err(cause), sink)),
         }
     }

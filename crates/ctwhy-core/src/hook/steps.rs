@@ -204,6 +204,7 @@ impl Engine {
             table: &mut self.conntrack.table,
             random: &mut self.conntrack.random,
             options: &self.conntrack.nat,
+            remembered: way.remembered.as_ref(),
             now: way.now,
         };
         let did = translate(buffer, way.len, tracked, hook, &mut around, sink).map_err(DropCause::Nat)?;

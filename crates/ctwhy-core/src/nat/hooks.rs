@@ -32,6 +32,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) random: &'a mut Random,
     /// Where to do otherwise than the kernel.
     pub(crate) options: &'a Options,
+    /// What the flow of the packet was bound to when it was seen last.
+    pub(crate) remembered: Option<&'a Binding>,
     pub(crate) now: Time,
 }
 
@@ -67,7 +69,9 @@ pub(crate) fn translate<S: Sink>(
         if around.options.drop_source_quench && is_source_quench(buffer, len) {
             return Err(NatDrop::SourceQuench);
         }
-        let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(untouched) };
+        let Some(binding) = Binding::of(tracked, direction, around.table, around.remembered) else {
+            return Ok(untouched);
+        };
         return quoted::translate_error(buffer, len, at, (&binding, direction), (hook, manip), around.options, sink);
     }
     if related || tracked.ctinfo == CtInfo::New {
@@ -79,7 +83,7 @@ pub(crate) fn translate<S: Sink>(
         }
         return Err(NatDrop::InterfaceChanged);
     }
-    let Some(binding) = Binding::of(tracked, direction, around.table) else { return Ok(untouched) };
+    let Some(binding) = Binding::of(tracked, direction, around.table, around.remembered) else { return Ok(untouched) };
     if manip.applies(binding.status, direction)
         && let Some(target) = binding.other.invert()
     {
@@ -108,19 +112,30 @@ fn icmp_message(buffer: &[u8], len: usize) -> Option<usize> {
 }
 
 /// What translating a packet takes of its flow.
-pub(super) struct Binding {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Binding {
     pub(super) status: Status,
     /// The tuple of the direction that the packet does not travel in.
     pub(super) other: Tuple,
 }
 
 impl Binding {
-    /// Of the flow of a packet that travels in `direction`; `None` where it has none.
-    fn of(tracked: &Tracked, direction: Direction, table: &Table) -> Option<Binding> {
+    /// Of the entry of a packet, for a packet that somebody else carries on: the entry may be gone when it is back.
+    pub(crate) fn remember(tracked: &Tracked, table: &Table) -> Option<Binding> {
+        match tracked.attached {
+            Attached::Entry(_) => Binding::of(tracked, tracked.ctinfo.direction()?, table, None),
+            _ => None,
+        }
+    }
+
+    /// Of the flow of a packet that travels in `direction`; `None` where it has none. That of an entry that is gone is
+    /// `remembered`.
+    fn of(tracked: &Tracked, direction: Direction, table: &Table, remembered: Option<&Binding>) -> Option<Binding> {
         match &tracked.attached {
-            Attached::Entry(id) => {
-                Some(Binding { status: table.status(*id)?, other: table.tuple(*id, direction.opposite())? })
-            }
+            Attached::Entry(id) => match (table.status(*id), table.tuple(*id, direction.opposite())) {
+                (Some(status), Some(other)) => Some(Binding { status, other }),
+                _ => remembered.copied(),
+            },
             Attached::Unconfirmed(own) => {
                 Some(Binding { status: own.flow.status, other: *own.flow.tuple(direction.opposite()) })
             }

@@ -97,7 +97,8 @@ const QUEUEING: [Chain; 7] = [RAW_PREROUTING, RAW_OUTPUT, PREROUTING, INPUT, FOR
 const CHAINS: [Chain; 8] = [RAW_PREROUTING, RAW_OUTPUT, PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING, DEFRAG];
 
 /// ICMPv6 that never leaves its link and that conntrack does not track (ICMP6-02): neighbours are found also while the
-/// queue is slow.
+/// queue is slow. It has a hop limit of 255 (RFC 4861); that is asked first because the match of the type drops what is too
+/// short to have one.
 const NEIGHBOURS: [u8; 5] = [133, 134, 135, 136, 137];
 
 /// The rules as data.
@@ -141,7 +142,7 @@ impl NatRules {
         let is_v6 = tool == "ip6tables";
         let neighbours = || {
             let types = if is_v6 { &NEIGHBOURS[..] } else { &[] };
-            types.iter().map(|kind| format!("-p icmpv6 -m icmp6 --icmpv6-type {kind} -j RETURN"))
+            types.iter().map(|kind| format!("-p icmpv6 -m hl --hl-eq 255 -m icmp6 --icmpv6-type {kind} -j RETURN"))
         };
         let one = |rule: &str| vec![rule.to_owned()];
         match chain {

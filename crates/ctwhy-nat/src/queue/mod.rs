@@ -20,7 +20,6 @@ pub mod triggers;
 
 use ctwhy_core::conntrack::Attached;
 use ctwhy_core::hook::{DropCause, Egress, Engine, Entered, Handed, Passage, Ruling, Unseen, Verdict};
-use ctwhy_core::nat::Manip;
 use ctwhy_core::packet::Packet;
 use ctwhy_core::random::Random;
 use ctwhy_core::time::Time;
@@ -177,10 +176,15 @@ impl QueueNat {
         }
         self.statistics.rewritten += u64::from(rewritten);
         let identity = identity(&queued.payload);
-        let trigger = self.may_be_complained_about(&passage).then(|| {
-            let tracked = passage.tracked().clone();
-            self.triggers.note(identity, identity::reset_of(&queued.payload), tracked)
-        });
+        let tracked = passage.tracked();
+        let trigger = match &tracked.attached {
+            Attached::None | Attached::Untracked => None,
+            Attached::Unconfirmed(_) => {
+                Some(self.triggers.note(identity, identity::reset_of(&queued.payload), tracked.clone()))
+            }
+            // A connection that is in the table is found there, and the kernel's reset ends it.
+            Attached::Entry(_) => Some(self.triggers.note(identity, None, tracked.clone())),
+        };
         let users = passage.mark();
         let (slot, begins) = if self.engine.has_more_to_do(&passage) {
             let begins = matches!(passage.tracked().attached, Attached::Unconfirmed(_));
@@ -290,22 +294,6 @@ impl QueueNat {
         }
         checksum::settle(&mut queued.payload, queued.offload);
         true
-    }
-
-    /// Can an error of the kernel's about the packet not be translated back without it? That is so where nothing is in the
-    /// table, and where its destination is another one than the table has it under.
-    fn may_be_complained_about(&self, passage: &Passage) -> bool {
-        let tracked = passage.tracked();
-        match &tracked.attached {
-            Attached::None | Attached::Untracked => false,
-            Attached::Unconfirmed(_) => true,
-            Attached::Entry(id) => {
-                let status = self.engine.conntrack.table.status(*id).unwrap_or_default();
-                let translated =
-                    |direction| Manip::Src.applies(status, direction) && Manip::Dst.applies(status, direction);
-                tracked.ctinfo.direction().is_some_and(translated)
-            }
-        }
     }
 
     /// A packet did not come back before its slot was needed: something dropped it.

@@ -1,11 +1,10 @@
 //! Packets that the kernel may still complain about. What it says about one carries that packet's entry (ICMP-LOC-01);
 //! here it is found by what the kernel quotes of it.
 //!
-//! Only those are kept whose flow could not be found by the quote: the entry of a flow that begins is in no table, and a
-//! packet of which both addresses are translated has between the hooks a pair that is in none. What rules have this host say
-//! is remembered as well, whatever it is about.
+//! What is quoted is between two hooks: its flow may be in no table yet, or in none under these addresses, or another flow is
+//! there under them. What rules have this host say is remembered as well.
 
-use ctwhy_core::conntrack::{Attached, Tracked};
+use ctwhy_core::conntrack::Tracked;
 
 use super::identity;
 
@@ -20,11 +19,9 @@ pub type Number = u64;
 struct Trigger {
     number: Number,
     identity: Option<u64>,
-    /// What tells the reset that would answer it.
+    /// What tells the reset that would answer it and carry its entry.
     reset: Option<u64>,
     tracked: Tracked,
-    /// A rule rejected it: the answer carries its entry, also a reset (`nf_reject_ip_tcphdr_put`, `nf_ct_attach`).
-    rejected: bool,
 }
 
 /// The packets that were let go last.
@@ -37,13 +34,14 @@ pub struct Triggers {
 impl Triggers {
     /// Remembers a packet that was let go.
     pub fn note(&mut self, identity: u64, reset: Option<u64>, tracked: Tracked) -> Number {
-        self.keep(Trigger { number: self.next, identity: Some(identity), reset, tracked, rejected: false })
+        self.keep(Trigger { number: self.next, identity: Some(identity), reset, tracked })
     }
 
-    /// Remembers what this host is about to say of a packet that a rule rejected.
+    /// Remembers what this host is about to say of a packet that a rule rejected: that carries its entry, also a reset
+    /// (`nf_send_reset`, `nf_ct_attach`).
     pub fn rejected(&mut self, answer: &[u8], tracked: Tracked) {
         let (identity, reset) = (identity::quoted(answer), identity::reset(answer));
-        self.keep(Trigger { number: self.next, identity, reset, tracked, rejected: true });
+        self.keep(Trigger { number: self.next, identity, reset, tracked });
     }
 
     fn keep(&mut self, trigger: Trigger) -> Number {
@@ -69,12 +67,8 @@ impl Triggers {
         let found = match identity::quoted(answer) {
             Some(quoted) => self.position(|trigger| trigger.identity == Some(quoted)),
             None => {
-                // A connection that is in the table is found there, and the kernel's reset ends it.
                 let reset = identity::reset(answer)?;
-                let carries = |trigger: &Trigger| {
-                    trigger.rejected || matches!(trigger.tracked.attached, Attached::Unconfirmed(_))
-                };
-                self.position(|trigger| trigger.reset == Some(reset) && carries(trigger))
+                self.position(|trigger| trigger.reset == Some(reset))
             }
         };
         self.recent.get_mut(found?)?.take().map(|trigger| trigger.tracked)

@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use ctwhy_conform::fuzz::{self, Disagreement, Limits, Progress, Report, Suite};
+use ctwhy_conform::fuzz::{self, Beside, Disagreement, Limits, Progress, Report, Suite};
 use ctwhy_conform::record::record_in_time;
 use ctwhy_fixture::case::Case;
 use serde::Serialize;
@@ -33,6 +33,40 @@ and written as a case that `ctwhy fixture show` and `ctwhy conform kernel` read.
 
 Exit code: 0 when everything agreed, 1 when something differed, 2 when it could not run to the end, 4 where no lab can be \
 built.";
+
+/// `ctwhy conform nat-compare`
+#[derive(Args, Clone, Debug)]
+pub(super) struct CompareArgs {
+    /// Not the kernel's NAT beside ours, but `ctwhy nat tun` or `ctwhy nat queue` with real devices around it beside the same
+    /// NAT in this process, to see that nothing gets lost or changed there
+    #[arg(long, value_enum, value_name = "FRONT")]
+    on: Option<On>,
+    #[command(flatten)]
+    fuzz: FuzzArgs,
+}
+
+/// A front end of our NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum On {
+    /// `ctwhy nat tun`
+    Tun,
+    /// `ctwhy nat queue`
+    Queue,
+}
+
+/// Runs `ctwhy conform nat-compare`.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn compare(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    let own = std::env::current_exe()?;
+    let beside = match args.on {
+        None => Beside::Kernel,
+        Some(On::Tun) => Beside::Tun(&own),
+        Some(On::Queue) => Beside::Queue(&own),
+    };
+    run(&args.fuzz, &Suite::TRANSLATIONS, beside)
+}
 
 /// `ctwhy conform fuzz`, `ctwhy conform nat-compare`
 #[derive(Args, Clone, Debug)]
@@ -99,7 +133,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// What went wrong, in one line.
-pub(super) fn run(args: &FuzzArgs, suites: &[Suite]) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &FuzzArgs, suites: &[Suite], beside: Beside<'_>) -> Result<ExitCode, Failure> {
     let suites = chosen(&args.suites, suites)?;
     let packets = match (args.packets, args.time) {
         (None, None) => Some(PACKETS),
@@ -125,7 +159,7 @@ pub(super) fn run(args: &FuzzArgs, suites: &[Suite]) -> Result<ExitCode, Failure
     let mut totals = (0, 0);
     for suite in suites {
         for seed in args.seed.first..=args.seed.last {
-            let report = watched(suite, seed, &limits)
+            let report = watched(beside, suite, seed, &limits)
                 .map_err(|error| Failure::usage(format!("{suite}, seed {seed}: {error}")))?;
             let found = report.disagreements.iter().map(|one| Found::keep(&report, one, &args.output));
             let found = found.collect::<Result<Vec<_>, _>>()?;
@@ -146,7 +180,7 @@ pub(super) fn run(args: &FuzzArgs, suites: &[Suite]) -> Result<ExitCode, Failure
 }
 
 /// Runs a suite with a seed, and says how far it is where somebody looks.
-fn watched(suite: Suite, seed: u64, limits: &Limits) -> Result<Report, fuzz::FuzzError> {
+fn watched(beside: Beside<'_>, suite: Suite, seed: u64, limits: &Limits) -> Result<Report, fuzz::FuzzError> {
     /// How often the line changes.
     const STEP: Duration = Duration::from_millis(200);
     let progress = Progress::default();
@@ -165,7 +199,7 @@ fn watched(suite: Suite, seed: u64, limits: &Limits) -> Result<Report, fuzz::Fuz
                 let _ = write!(io::stderr(), "\r\x1b[K");
             });
         }
-        let report = fuzz::run(suite, seed, limits, progress);
+        let report = fuzz::run_beside(beside, suite, seed, limits, progress);
         drop(done);
         report
     })

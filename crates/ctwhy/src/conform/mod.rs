@@ -8,7 +8,7 @@ mod nat;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use ctwhy_conform::fuzz::Suite;
+use ctwhy_conform::fuzz::{Beside, Suite};
 
 use crate::failure::Failure;
 
@@ -27,7 +27,7 @@ enum ConformCommand {
     Fuzz(fuzz::FuzzArgs),
     /// Make up packets, put them through the kernel's NAT, in a lab, and through ours, and compare every byte that leaves on
     /// either side, what the box says itself included, and the tables
-    NatCompare(fuzz::FuzzArgs),
+    NatCompare(fuzz::CompareArgs),
     /// Ask anybody's NAT, as a black box between two interfaces, for what RFCs and the kernel's behaviour say
     Nat(Box<nat::NatArgs>),
 }
@@ -39,8 +39,8 @@ enum ConformCommand {
 pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode, Failure> {
     match &args.command {
         ConformCommand::Kernel(args) => kernel::run(args),
-        ConformCommand::Fuzz(args) => fuzz::run(args, &Suite::ALL),
-        ConformCommand::NatCompare(args) => fuzz::run(args, &Suite::TRANSLATIONS),
+        ConformCommand::Fuzz(args) => fuzz::run(args, &Suite::ALL, Beside::Kernel),
+        ConformCommand::NatCompare(args) => fuzz::compare(args),
         ConformCommand::Nat(args) => nat::run(args),
     }
 }

@@ -36,7 +36,7 @@ use crate::host::Network;
 
 /// What the NAT says when packets are translated from now on.
 const READY: &str = "ctwhy nat: ready";
-/// Packets that begin their way before those that end theirs have their turn; there are slots for more.
+/// So many packets begin their way before those that end theirs have their turn, unless there are fewer slots.
 const BATCH: usize = 32;
 /// Batches between looks at signals and at changes of the network while there is no end of packets.
 const BETWEEN_LOOKS: usize = 16;
@@ -192,6 +192,8 @@ struct Serving {
     nat: QueueNat,
     /// Sends what rules have this host say; there only where they do.
     sender: Option<RawSender>,
+    /// Packets that begin their way before those that end theirs have their turn.
+    batch: usize,
     clock: Clock,
     /// The packet at hand; its buffer is used again.
     queued: Queued,
@@ -221,6 +223,7 @@ impl Serving {
             changes,
             nat,
             sender,
+            batch: BATCH.min(args.mark_mask.slots() as usize),
             clock: Clock::start(),
             queued: Queued::default(),
             changed: Vec::new(),
@@ -273,7 +276,7 @@ impl Serving {
     fn round<W: Watch>(&mut self, watch: &mut W) -> io::Result<usize> {
         let now = self.clock.now();
         let (mut begun, mut ended) = (0, 0);
-        while begun < BATCH && receive(&mut self.first, &mut self.queued, &mut self.late)? {
+        while begun < self.batch && receive(&mut self.first, &mut self.queued, &mut self.late)? {
             begun += 1;
             let answer = self.nat.decide(&mut self.queued, now, watch);
             self.first.verdict(self.queued.id, verdict(&answer, &self.queued))?;
