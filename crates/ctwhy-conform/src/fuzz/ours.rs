@@ -53,12 +53,12 @@ impl<'a> Program<'a> {
         Ok(Program { lab, own, arguments, process: None })
     }
 
-    /// Ends the one that runs and starts another, with an empty table.
-    pub(super) fn restart(&mut self, sysctls: &BTreeMap<String, String>) -> Result<(), RecordError> {
+    /// Ends the one that runs and starts another, with an empty table and `more` arguments.
+    pub(super) fn restart(&mut self, sysctls: &BTreeMap<String, String>, more: &[&str]) -> Result<(), RecordError> {
         self.end()?;
         let start = || {
             let mut command = self.lab.command(BOX, &self.own.to_string_lossy())?;
-            command.arg("nat").args(&self.arguments);
+            command.arg("nat").args(&self.arguments).args(more);
             for (name, value) in sysctls {
                 command.args(["--sysctl", &format!("{name}={value}")]);
             }
@@ -182,7 +182,7 @@ pub(super) struct Queue<'a> {
 impl Counterpart for Queue<'_> {
     fn begin(&mut self, sysctls: &BTreeMap<String, String>) -> Result<(), RecordError> {
         self.cables.forget_fragments(None)?;
-        self.program.restart(sysctls)?;
+        self.program.restart(sysctls, &[])?;
         self.cables.begin();
         Ok(())
     }

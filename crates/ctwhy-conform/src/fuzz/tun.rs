@@ -1,7 +1,8 @@
 //! `ctwhy nat tun` as a box: packets are put into its TUN devices and taken off them by the kernel that has the other ends.
 //!
 //! No mark comes through a program. Packets are known by their order: those that follow each other on one device go in
-//! together, and what comes out before the markers behind them is theirs, in that order.
+//! together, and what comes out before the markers behind them is theirs, in that order. Where the devices offload, packets that
+//! are there at once may leave as one, so that in every other episode they go in one by one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -40,8 +41,9 @@ const ID: usize = 4;
 const PROTOCOL: Range<usize> = 9..10;
 const ADDRESSES: Range<usize> = 12..20;
 
-/// What was processed in one turn of the program is out before the next turn begins.
-const TURNS: usize = 2;
+/// Where markers go in behind packets. The program takes some of one device, then some of the other, and keeps what it may put
+/// together until that turn is over. The last marker is read in a turn behind that of the packets.
+const MARKERS: [Port; 3] = [Port::Lan, Port::Wan, Port::Lan];
 /// How long a marker takes at most where it gets through.
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -93,7 +95,7 @@ impl TunBox {
         };
         let (sender, devices, catchers) = listen().map_err(RecordError::kernel("listening to the box"))?;
         let program = Program::new(&self.lab, &self.own, &self.spec, arguments)?;
-        Ok(Tun { program, sender, devices, catchers, marker: Vec::new() })
+        Ok(Tun { program, sender, devices, catchers, offloads: false, marker: Vec::new() })
     }
 }
 
@@ -103,6 +105,8 @@ struct Tun<'a> {
     sender: Sender,
     devices: [u32; 2],
     catchers: [(Port, Catcher); 2],
+    /// Do the devices offload in this episode?
+    offloads: bool,
     /// The marker that was sent last. Its identification tells it from those before.
     marker: Vec<u8>,
 }
@@ -114,7 +118,7 @@ impl Tun<'_> {
         let frames: Vec<Marked<'_>> = packets.iter().map(|bytes| Marked { mark: 0, interface, bytes }).collect();
         self.sender.send(&frames).map_err(RecordError::kernel("sending packets into the box"))?;
         let mut left = Vec::new();
-        for _ in 0..TURNS {
+        for port in MARKERS {
             if !self.marker_is_back(port, PATIENCE, &mut left)? {
                 return Err(RecordError::Stuck { packet: 0 });
             }
@@ -165,7 +169,8 @@ impl Tun<'_> {
 
 impl Counterpart for Tun<'_> {
     fn begin(&mut self, sysctls: &BTreeMap<String, String>) -> Result<(), RecordError> {
-        self.program.restart(sysctls)?;
+        self.offloads = !self.offloads;
+        self.program.restart(sysctls, if self.offloads { &[] } else { &["--no-offload"] })?;
         // A device lets nothing in until the kernel has noticed that somebody opened it, which takes a moment.
         let tries = (PATIENCE.as_millis() / MOMENT.as_millis()) as usize;
         for port in Port::BOTH {
@@ -189,7 +194,8 @@ impl Counterpart for Tun<'_> {
         let mut start = 0;
         while let Some(rest) = window.items.get(start..).filter(|rest| !rest.is_empty()) {
             let port = rest.first().map_or(Port::Lan, |item| item.port);
-            let together = rest.iter().take(BATCH).take_while(|item| item.port == port).count();
+            let most = if self.offloads { 1 } else { BATCH };
+            let together = rest.iter().take(most).take_while(|item| item.port == port).count();
             // What is said of the packet that is asked about must not be taken for that of another one.
             let is_last = start + together == window.items.len();
             let together = if window.asks && is_last && together > 1 { together - 1 } else { together };
