@@ -7,10 +7,9 @@ use std::net::IpAddr;
 
 use ctwhy_core::checksum::Sum;
 use ctwhy_core::tuple::{L3, proto};
-use ctwhy_linux::lab::Lab;
 use ctwhy_linux::testing;
 use ctwhy_linux::wire::Way;
-use proxy_common::{GUEST, HOST, Proxy, ROUTERS, SERVER, addr, any, say, topology, udp, until};
+use proxy_common::{GUEST, HOST, Proxy, ROUTERS, SERVER, addr, any, say, udp, until};
 
 /// With raw sockets, and with error queues alone.
 const MODES: [(bool, &[&str]); 2] = [(false, &["--errors", "relay"]), (true, &["--errors", "relay", "--unprivileged"])];
@@ -140,9 +139,9 @@ fn each_error_quotes_its_own_datagram_byte_for_byte() {
         return;
     }
     for (allowed, arguments) in MODES {
-        let lab = Lab::create(topology(allowed)).unwrap();
-        let proxy = Proxy::start(&lab, arguments);
-        let inside = lab.wire("guest", "tun0").unwrap();
+        let proxy = Proxy::start(arguments, allowed, 1500);
+        let lab = proxy.lab();
+        let inside = lab.wire("client", "tun0").unwrap();
         for family in [0, 1] {
             let udp = |ttl, id, data: &[u8]| probe(family, ttl, id, data);
             let echo = |ttl, id, sequence| ping(family, ttl, id, sequence, b"echo data");
@@ -194,15 +193,15 @@ fn forged_errors_and_odd_ones() {
     }
     for (allowed, arguments) in MODES {
         let raw = !allowed;
-        let lab = Lab::create(topology(allowed)).unwrap();
-        let proxy = Proxy::start(&lab, arguments);
-        let (inside, outside) = (lab.wire("guest", "tun0").unwrap(), lab.wire("host", "wan").unwrap());
-        let router = lab.injector("host", "wan").unwrap();
+        let proxy = Proxy::start(arguments, allowed, 1500);
+        let lab = proxy.lab();
+        let (inside, outside) = (lab.wire("client", "tun0").unwrap(), lab.wire("nat", "wan").unwrap());
+        let router = lab.injector("nat", "wan").unwrap();
         for family in [0, 1] {
             let r1 = ROUTERS[family][0];
             let exceeded = [[11, 0], [3, 0]][family];
             // Nobody answers: the server has a socket for it.
-            let _server = udp(&lab, "server", addr(SERVER[family], 9));
+            let _server = udp(lab, "server", addr(SERVER[family], 9));
             let long = vec![0x5a; 300];
             let sent = probe(family, 50, 0x1111, &long);
             inside.send(&sent).unwrap();
@@ -278,14 +277,14 @@ fn the_mtu_of_a_narrow_link_is_told() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    const NARROW: u16 = 1280;
+    const NARROW: u32 = 1280;
     for (allowed, arguments) in MODES {
-        let lab = Lab::create(topology(allowed).mtu("r2", "server", NARROW.into())).unwrap();
-        let proxy = Proxy::start(&lab, arguments);
+        let proxy = Proxy::start(arguments, allowed, NARROW);
+        let lab = proxy.lab();
         for family in [0, 1] {
-            let inside = lab.wire("guest", "tun0").unwrap();
-            let far = udp(&lab, "server", addr(SERVER[family], 7));
-            let near = udp(&lab, "guest", any(SERVER[family]));
+            let inside = lab.wire("client", "tun0").unwrap();
+            let far = udp(lab, "server", addr(SERVER[family], 7));
+            let near = udp(lab, "client", any(SERVER[family]));
             near.connect(addr(SERVER[family], 7)).unwrap();
             let data: Vec<u8> = (0..1400).map(|index| index as u8).collect();
             near.send(&data).unwrap();
@@ -293,7 +292,7 @@ fn the_mtu_of_a_narrow_link_is_told() {
             let at = l4(&got);
             assert_eq!(got[at..at + 2], [[3, 4], [2, 0]][family], "{arguments:?}");
             let word = u32::from_be_bytes(got[at + 4..at + 8].try_into().unwrap());
-            assert_eq!(word, NARROW.into(), "{arguments:?}");
+            assert_eq!(word, NARROW, "{arguments:?}");
             assert_sound(&got, family, ROUTERS[family][1]);
             // The error waits on the guest's socket; from now on its kernel cuts, and the pieces arrive as one.
             let mut refused = 0;
@@ -305,7 +304,7 @@ fn the_mtu_of_a_narrow_link_is_told() {
             let mut buffer = [0; 2000];
             let (length, _) = far.recv_from(&mut buffer).unwrap();
             assert!(buffer[..length] == data, "{arguments:?}");
-            let text = say(&lab, "guest", &format!("ping -n -c 1 -W 5 -M do -s 1300 {}", SERVER[family]));
+            let text = say(lab, "client", &format!("ping -n -c 1 -W 5 -M do -s 1300 {}", SERVER[family]));
             let told = text.contains("mtu = 1280") || text.contains("mtu=1280") || text.contains("mtu: 1280");
             assert!(told, "{text}");
         }

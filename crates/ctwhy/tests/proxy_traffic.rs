@@ -10,17 +10,10 @@ use std::time::Duration;
 use ctwhy_linux::lab::Lab;
 use ctwhy_linux::testing;
 use ctwhy_linux::wire::Way;
-use proxy_common::{HOST, Proxy, SERVER, addr, any, say, topology, udp, until};
-
-/// A lab with a proxy in it.
-fn lab(ping: bool, arguments: &[&str]) -> (Lab, Proxy) {
-    let lab = Lab::create(topology(ping)).unwrap();
-    let proxy = Proxy::start(&lab, arguments);
-    (lab, proxy)
-}
+use proxy_common::{HOST, Proxy, SERVER, addr, any, say, udp, until};
 
 fn connect(lab: &Lab, server: &str, port: u16) -> std::io::Result<TcpStream> {
-    lab.in_node("guest", || TcpStream::connect(addr(server, port))).unwrap()
+    lab.in_node("client", || TcpStream::connect(addr(server, port))).unwrap()
 }
 
 /// Two headers of the same packet, as the guest and as the host sent it.
@@ -58,16 +51,17 @@ fn the_connection_is_the_hosts() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(true, &[]);
+    let proxy = Proxy::start(&[], true, 1500);
+    let lab = proxy.lab();
     for family in 0..2 {
-        let (inside, outside) = (lab.wire("guest", "tun0").unwrap(), lab.wire("host", "wan").unwrap());
+        let (inside, outside) = (lab.wire("client", "tun0").unwrap(), lab.wire("nat", "wan").unwrap());
         let listener = lab.in_node("server", || TcpListener::bind(addr(SERVER[family], 80))).unwrap().unwrap();
-        let near = connect(&lab, SERVER[family], 80).unwrap();
+        let near = connect(lab, SERVER[family], 80).unwrap();
         let (there, from) = listener.accept().unwrap();
         assert_eq!(from.ip().to_string(), HOST[family]);
         let near_port = near.local_addr().unwrap().port();
         assert_ne!(from.port(), near_port, "a port of the host's own");
-        let shown = say(&lab, "host", "ss -Htn state established");
+        let shown = say(lab, "nat", "ss -Htn state established");
         assert!(shown.lines().any(|line| line.contains(&format!(":{} ", from.port()))), "{shown}");
         // The SYN of each.
         let guest = Seen::of(until(&inside, Way::Out, |packet| is(packet, 6, Some(2))).last().unwrap());
@@ -83,8 +77,8 @@ fn the_connection_is_the_hosts() {
         assert_eq!([server.ttl, proxy.ttl], [62, 64], "two routers stand before one of them");
         drop(there);
         // UDP: the TTL is the guest's, and nothing else.
-        let far = udp(&lab, "server", addr(SERVER[family], 7));
-        let datagram = udp(&lab, "guest", any(SERVER[family]));
+        let far = udp(lab, "server", addr(SERVER[family], 7));
+        let datagram = udp(lab, "client", any(SERVER[family]));
         if family == 0 {
             datagram.set_ttl(57).unwrap();
         }
@@ -111,11 +105,12 @@ fn streams_are_carried_and_close_by_halves() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(true, &["--tcp-buffer", "4096"]);
+    let proxy = Proxy::start(&["--tcp-buffer", "4096"], true, 1500);
+    let lab = proxy.lab();
     let data = pattern(1_000_003);
     for (server, guest_first) in SERVER.into_iter().zip([true, false]) {
         let listener = lab.in_node("server", || TcpListener::bind(addr(server, 80))).unwrap().unwrap();
-        let near = connect(&lab, server, 80).unwrap();
+        let near = connect(lab, server, 80).unwrap();
         let (there, _) = listener.accept().unwrap();
         let (mut first, mut second) = if guest_first { (near, there) } else { (there, near) };
         // Nobody reads yet: what does not fit anywhere stays with who writes it, and nothing is lost.
@@ -149,12 +144,13 @@ fn resets_and_refusals_are_told() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(true, &[]);
+    let proxy = Proxy::start(&[], true, 1500);
+    let lab = proxy.lab();
     for server in SERVER {
-        assert_eq!(connect(&lab, server, 81).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(connect(lab, server, 81).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         for resets_in_guest in [true, false] {
             let listener = lab.in_node("server", || TcpListener::bind(addr(server, 80))).unwrap().unwrap();
-            let near = connect(&lab, server, 80).unwrap();
+            let near = connect(lab, server, 80).unwrap();
             let (there, _) = listener.accept().unwrap();
             let (mut resets, mut told) = if resets_in_guest { (near, there) } else { (there, near) };
             // Data that was not read when a socket is closed makes it a reset.
@@ -175,10 +171,11 @@ fn datagrams_and_pings() {
         return;
     }
     for (ping, arguments) in [(true, vec![]), (true, vec!["--errors", "relay"]), (false, vec!["--errors", "relay"])] {
-        let (lab, proxy) = lab(ping, &arguments);
+        let proxy = Proxy::start(&arguments, ping, 1500);
+        let lab = proxy.lab();
         for server in SERVER {
-            let far = udp(&lab, "server", addr(server, 7));
-            let near = udp(&lab, "guest", any(server));
+            let far = udp(lab, "server", addr(server, 7));
+            let near = udp(lab, "client", any(server));
             let mut buffer = [0; 9999];
             for length in [0, 1, 2, 1000, 1452] {
                 near.send_to(&pattern(length), addr(server, 7)).unwrap();
@@ -189,7 +186,7 @@ fn datagrams_and_pings() {
                 let (got, _) = near.recv_from(&mut buffer).unwrap();
                 assert!(buffer[..got] == pattern(3 * length), "{server} {length}: {got}");
             }
-            let text = say(&lab, "guest", &format!("ping -n -c 3 -i 0.01 -W 5 -s 1000 {server}"));
+            let text = say(lab, "client", &format!("ping -n -c 3 -i 0.01 -W 5 -s 1000 {server}"));
             assert!(text.contains("3 received"), "{text}");
         }
         let end = proxy.stop();
@@ -204,12 +201,13 @@ fn made_up_replies() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(false, &["--fake-echo"]);
+    let proxy = Proxy::start(&["--fake-echo"], false, 1500);
+    let lab = proxy.lab();
     for nobody in ["198.18.0.1", "2001:db8:dead::1"] {
-        let text = say(&lab, "guest", &format!("ping -n -c 2 -i 0.01 -W 5 {nobody}"));
+        let text = say(lab, "client", &format!("ping -n -c 2 -i 0.01 -W 5 {nobody}"));
         assert!(text.contains("2 received") && text.contains(&format!("from {nobody}")), "{text}");
     }
-    let text = say(&lab, "guest", &format!("traceroute -I -n -q 1 -w 5 {}", SERVER[0]));
+    let text = say(lab, "client", &format!("traceroute -I -n -q 1 -w 5 {}", SERVER[0]));
     assert!(text.contains(&format!(" 1  {} ", SERVER[0])), "the server, one hop away: {text}");
     let end = proxy.stop();
     assert!(end.contains("echo 0 out, 0 in") && !end.contains("dropped"), "{end}");
@@ -221,12 +219,13 @@ fn what_is_not_carried_on_is_counted() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(false, &["--max-flows", "3"]);
-    let inside = lab.wire("guest", "tun0").unwrap();
+    let proxy = Proxy::start(&["--max-flows", "3"], false, 1500);
+    let lab = proxy.lab();
+    let inside = lab.wire("client", "tun0").unwrap();
     // The host allows no pings.
-    say(&lab, "guest", &format!("ping -n -c 1 -W 1 {}", SERVER[0]));
-    let near: Vec<_> = (0..5).map(|_| udp(&lab, "guest", any(SERVER[0]))).collect();
-    let far = udp(&lab, "server", addr(SERVER[0], 7));
+    say(lab, "client", &format!("ping -n -c 1 -W 1 {}", SERVER[0]));
+    let near: Vec<_> = (0..5).map(|_| udp(lab, "client", any(SERVER[0]))).collect();
+    let far = udp(lab, "server", addr(SERVER[0], 7));
     for socket in &near {
         socket.send_to(b"room?", addr(SERVER[0], 7)).unwrap();
     }
@@ -267,9 +266,10 @@ fn idle_flows_end() {
     if !testing::require_tun() || !testing::require_lab() {
         return;
     }
-    let (lab, proxy) = lab(true, &["--max-flows", "1", "--idle", "1"]);
-    let far = udp(&lab, "server", addr(SERVER[0], 7));
-    let (first, second) = (udp(&lab, "guest", any(SERVER[0])), udp(&lab, "guest", any(SERVER[0])));
+    let proxy = Proxy::start(&["--max-flows", "1", "--idle", "1"], true, 1500);
+    let lab = proxy.lab();
+    let far = udp(lab, "server", addr(SERVER[0], 7));
+    let (first, second) = (udp(lab, "client", any(SERVER[0])), udp(lab, "client", any(SERVER[0])));
     first.send_to(b"first", addr(SERVER[0], 7)).unwrap();
     let mut buffer = [0; 9];
     let (_, from) = far.recv_from(&mut buffer).unwrap();

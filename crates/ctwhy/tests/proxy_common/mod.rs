@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 #![allow(dead_code)] // Every test file uses some of it.
 
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use ctwhy_linux::lab::{Lab, Node, Topology};
+use ctwhy_conform::world::{Nat, Options, World};
+use ctwhy_linux::lab::Lab;
 use ctwhy_linux::signal;
 pub(crate) use ctwhy_linux::testing::packets_until as until;
 
@@ -21,65 +21,31 @@ pub(crate) const ROUTERS: [[&str; 2]; 2] = [["203.0.113.1", "198.51.100.2"], ["2
 /// A test that waits longer fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// `guest`, which has nothing yet, and `host -- r1 -- r2 -- server`. Pings need no privilege on the host if `ping`.
-pub(crate) fn topology(ping: bool) -> Topology {
-    let mut topology = Topology::traceroute();
-    topology.links.remove(0);
-    for node in &mut topology.nodes {
-        let plain = match node.name.as_str() {
-            "client" => Node::host("guest"),
-            "nat" => Node::host("host").route("default via 203.0.113.1").route("default via 2001:db8:113::1"),
-            _ => continue,
-        };
-        *node = if ping { plain.sysctl("net.ipv4.ping_group_range", "0 0") } else { plain };
-    }
-    for end in topology.links.iter_mut().flat_map(|link| [&mut link.a, &mut link.b]) {
-        if end.node == "nat" {
-            end.node = "host".to_owned();
-        }
-    }
-    topology
-}
-
-/// A running `ctwhy proxy` on the host of a lab, the guest behind it.
-pub(crate) struct Proxy {
-    child: Child,
-    lines: Receiver<String>,
-}
+/// A running `ctwhy proxy` on the node `nat` of a lab, and the guest behind it, which is the node `client`.
+pub(crate) struct Proxy(World);
 
 impl Proxy {
-    /// Starts it with these arguments and waits until the guest has its interface.
-    pub(crate) fn start(lab: &Lab, arguments: &[&str]) -> Proxy {
-        let (reader, writer) = std::io::pipe().unwrap();
-        let mut command = lab.command("host", CTWHY).unwrap();
-        command.args(["proxy", "--guest", "tun0", "--netns", "guest"]);
-        command.args(["--address", &format!("{}/24", GUEST[0]), &format!("{}/64", GUEST[1])]).args(arguments);
-        let child = command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
-        drop(command);
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(reader).lines() {
-                if sender.send(line.unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        let proxy = Proxy { child, lines };
-        let ready = proxy.line();
-        assert!(ready.starts_with("ctwhy proxy: ready"), "{ready}");
-        proxy
+    /// Starts it with these arguments. Pings need no privilege on the host if `ping`; `mtu` is that of the link to the
+    /// server.
+    pub(crate) fn start(arguments: &[&str], ping: bool, mtu: u32) -> Proxy {
+        let mut arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        // What becomes of errors is part of which NAT it is.
+        let errors = arguments.iter().position(|word| word == "--errors").map(|at| arguments.drain(at..at + 2).nth(1));
+        let nat = errors.flatten().map_or(Nat::ProxyDrop, |errors| format!("proxy-{errors}").parse().unwrap());
+        let options = Options { mtu, arguments, ping_sockets: ping, ..Options::default() };
+        Proxy(World::start(nat, Path::new(CTWHY), &options).unwrap())
     }
 
-    fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line of the proxy")
+    pub(crate) fn lab(&self) -> &Lab {
+        self.0.lab()
     }
 
     /// Ends it; its last words, but for what the guest's kernel said to its link.
     pub(crate) fn stop(mut self) -> String {
-        signal::send(&self.child, signal::SIGINT).unwrap();
-        let text: Vec<String> = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect();
-        assert!(self.child.wait().unwrap().success(), "{text:?}");
-        let text: Vec<String> = text.into_iter().filter(|line| !line.ends_with("guest.group")).collect();
+        let (status, text) = self.0.end(signal::SIGINT).unwrap();
+        assert!(status.success(), "{text:?}");
+        // The first says that it is ready.
+        let text: Vec<String> = text.into_iter().skip(1).filter(|line| !line.ends_with("guest.group")).collect();
         text.join("\n")
     }
 }
