@@ -90,6 +90,10 @@ fn a_narrow_link_and_options_that_do_not_fit() {
     assert_eq!(error(Nat::Kernel, arguments.clone()), "kernel takes no arguments");
     let rules = Options { rules: Some(Default::default()), ..Options::default() };
     assert_eq!(error(Nat::Pasta, rules), "pasta takes no rules");
+    let nothing = "*filter\n-A FORWARD -j REJECT\nCOMMIT\n".to_owned();
+    let nothing = Options { rules: Some([nothing.clone(), nothing]), ping_sockets: false, ..Options::default() };
+    let said = error(Nat::Kernel, nothing);
+    assert!(said.starts_with("kernel forwards no ping of client to 192.0.2.80: "), "{said}");
     let said = error(Nat::NatQueue, arguments);
     assert!(said.starts_with("ctwhy nat queue ended; it said last: ") && said.contains("--no-such"), "{said}");
 }

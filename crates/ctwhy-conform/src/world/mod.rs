@@ -190,7 +190,11 @@ impl World {
         let from = if self.nat.rewrites_packets() { "client" } else { "nat" };
         for server in self.server().into_iter().flatten() {
             let mut ping = self.lab.command(from, "ping")?;
-            program::run(ping.args(["-c", "1", "-w", "10", &server.to_string()]), "")?;
+            let came = program::run(ping.args(["-c", "1", "-w", "10", &server.to_string()]), "");
+            came.map_err(|error| {
+                let last = self.process.as_mut().map(Process::last_words).unwrap_or_default();
+                io::Error::other(format!("{} forwards no ping of {from} to {server}: {error}{last}", self.nat))
+            })?;
         }
         Ok(())
     }

@@ -139,14 +139,19 @@ impl Process {
     /// An error that ends in what the program said last.
     fn complaint(&mut self, what: &str) -> io::Error {
         let name = self.name;
+        io::Error::other(format!("{name} {what}{}", self.last_words()))
+    }
+
+    /// What it said last, as the end of a sentence.
+    pub(super) fn last_words(&mut self) -> String {
         let mut last: Vec<&str> =
             self.said().iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
         last.truncate(SHOWN);
         last.reverse();
-        io::Error::other(match last.as_slice() {
-            [] => format!("{name} {what}, and said nothing"),
-            last => format!("{name} {what}; it said last: {}", last.join(" / ")),
-        })
+        match last.as_slice() {
+            [] => "; it said nothing".to_owned(),
+            last => format!("; it said last: {}", last.join(" / ")),
+        }
     }
 }
 
