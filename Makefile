@@ -7,10 +7,10 @@ PACKETS ?= 1000000
 SEEDS ?= 1..5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conform fuzz mutants lint book bench wasm clean
+.PHONY: help setup demo test conform nat-table fuzz mutants lint book bench wasm clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing: apt-get as root, unpacked under target/tools otherwise
 	@scripts/setup.sh base
@@ -29,6 +29,10 @@ conform: setup ## the long differential run: SEEDS=1..5, PACKETS=1000000 of each
 	@$(ENV) target/release/ctwhy conform nat-compare --packets $(PACKETS) --output target/disagreements
 	@$(ENV) target/release/ctwhy conform nat-compare --on tun --seed $(SEEDS) --packets 100000 --output target/disagreements
 	@$(ENV) target/release/ctwhy conform nat-compare --on queue --seed $(SEEDS) --packets 100000 --output target/disagreements
+
+nat-table: setup ## ask every NAT of the lab that is installed, and write the book's table of what they do
+	@$(ENV) cargo build --locked -p ctwhy
+	@scripts/nat-table.sh
 
 mutants: ## is every check of the engine held by what a kernel decided? with cargo-mutants, about an hour
 	@$(ENV) cargo mutants --package ctwhy-core --test-package ctwhy-core,ctwhy-conform --baseline skip --timeout 60 \

@@ -41,6 +41,12 @@ impl Hosts {
         self.outside([198, 51, 100], 0x100, number)
     }
 
+    /// Is that one of the routers?
+    #[must_use]
+    pub fn is_router(&self, address: IpAddr) -> bool {
+        (0..250).any(|number| self.router(number) == address)
+    }
+
     fn outside(&self, [a, b, c]: [u8; 3], net: u16, number: u16) -> IpAddr {
         let host = 1 + number % 250;
         match self.l3num {
@@ -110,6 +116,11 @@ impl<'a> Bench<'a> {
     pub(super) fn take_log(&mut self) -> Vec<Logged> {
         self.waiting.clear();
         std::mem::take(&mut self.log)
+    }
+
+    /// Starts the NAT again; `false` where nobody can.
+    pub(super) fn revive(&mut self) -> io::Result<bool> {
+        self.nat.revive()
     }
 
     pub(super) fn now(&self) -> Duration {

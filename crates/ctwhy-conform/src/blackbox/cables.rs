@@ -9,9 +9,12 @@ use ctwhy_core::checksum::Sum;
 use ctwhy_core::tuple::{Addr, L3, proto};
 use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::wire::{HardwareAddress, Way, Wire};
+use nix::errno::Errno;
 
 use super::nat::{Nat, Side};
 
+/// What an interface says that is down or gone.
+const GONE: [Errno; 3] = [Errno::ENETDOWN, Errno::ENXIO, Errno::ENODEV];
 const ETHERNET: usize = 14;
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
@@ -216,27 +219,52 @@ impl Cables {
     /// It does not answer, or the sockets' errors.
     pub fn new(inside: End, outside: End) -> io::Result<Cables> {
         let mut cables = Cables { ends: [inside, outside], started: Instant::now(), turn: 0 };
+        cables.resolve()?;
+        Ok(cables)
+    }
+
+    /// Plugs in other ends in place of these.
+    ///
+    /// # Errors
+    /// As [`Cables::new`].
+    pub fn plug(&mut self, inside: End, outside: End) -> io::Result<()> {
+        self.ends = [inside, outside];
+        self.resolve()
+    }
+
+    fn resolve(&mut self) -> io::Result<()> {
         for _ in 0..ASKED {
-            for end in cables.ends.iter().filter(|end| !end.knows()) {
+            for end in self.ends.iter().filter(|end| !end.knows()) {
                 end.ask()?;
             }
-            let until = cables.now() + RESOLVE;
-            while cables.ends.iter().any(|end| !end.knows()) {
-                let left = until.saturating_sub(cables.now());
+            let until = self.now() + RESOLVE;
+            while self.ends.iter().any(|end| !end.knows()) {
+                let left = until.saturating_sub(self.now());
                 if left.is_zero() {
                     break;
                 }
-                cables.take(left)?;
+                self.take(left)?;
             }
         }
-        for (end, side) in cables.ends.iter().zip(Side::BOTH) {
+        for (end, side) in self.ends.iter().zip(Side::BOTH) {
             if !end.knows() {
                 let addresses: Vec<String> = end.nat.iter().map(ToString::to_string).collect();
                 let text = format!("{side}: nobody answers for {}: is that the NAT's address?", addresses.join(", "));
                 return Err(io::Error::new(io::ErrorKind::HostUnreachable, text));
             }
         }
-        Ok(cables)
+        Ok(())
+    }
+}
+
+/// An error of one side. An interface that is down or gone means that whoever made it is gone.
+fn at(side: Side) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| match error.raw_os_error() {
+        Some(number) if GONE.contains(&Errno::from_raw(number)) => {
+            let text = format!("its interface {side} went down ({error})");
+            io::Error::new(io::ErrorKind::NetworkDown, text)
+        }
+        _ => io::Error::new(error.kind(), format!("{side}: {error}")),
     }
 }
 
@@ -244,18 +272,18 @@ impl Nat for Cables {
     fn put(&mut self, side: Side, packet: &[u8]) -> io::Result<()> {
         let [inside, outside] = &self.ends;
         let end = if side == Side::Inside { inside } else { outside };
-        end.put(packet).map_err(|error| io::Error::new(error.kind(), format!("{side}: {error}")))
+        end.put(packet).map_err(at(side))
     }
 
     fn take(&mut self, wait: Duration) -> io::Result<Option<(Side, Vec<u8>)>> {
         let until = self.now() + wait;
         loop {
             for step in 0..2 {
-                let at = (self.turn + step) % 2;
-                if let (Some(end), Some(side)) = (self.ends.get_mut(at), Side::BOTH.get(at))
-                    && let Some(packet) = end.take()?
+                let index = (self.turn + step) % 2;
+                if let (Some(end), Some(side)) = (self.ends.get_mut(index), Side::BOTH.get(index))
+                    && let Some(packet) = end.take().map_err(at(*side))?
                 {
-                    self.turn = (at + 1) % 2;
+                    self.turn = (index + 1) % 2;
                     return Ok(Some((*side, packet)));
                 }
             }

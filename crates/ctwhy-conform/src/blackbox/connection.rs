@@ -27,6 +27,10 @@ pub(super) struct Connection {
 
 const WINDOW: u16 = 4242;
 
+fn unreadable() -> Stop {
+    inconclusive("what arrived cannot be read")
+}
+
 impl Connection {
     /// Shakes hands.
     pub(super) fn open(bench: &mut Bench<'_>) -> Result<Connection, Stop> {
@@ -38,7 +42,6 @@ impl Connection {
             let seen = Seen::of(packet)?;
             be32(seen.l4, at)
         };
-        let unreadable = || inconclusive("what arrived cannot be read");
         let isn = number(&flow.sent, 4).ok_or_else(unreadable)?.wrapping_add(1);
         let server = number(&arrived, 4).ok_or_else(unreadable)?.wrapping_add(1);
         let client = End { seq: isn, ack: server };
@@ -80,7 +83,9 @@ impl Connection {
         let name = "the client's segment as it came out";
         let seen = bench.wait(Side::Outside, name, |seen| ends.is_outward(seen) && seen.payload() == payload)?;
         let seen = seen.ok_or_else(|| fail("a segment of the client's did not come out"))?;
-        Ok(Flow { sent, seen, ..self.flow.clone() })
+        let (external, outer) =
+            Seen::of(&seen).and_then(|seen| Some((seen.src, seen.sport()?))).ok_or_else(unreadable)?;
+        Ok(Flow { sent, seen, external, outer, ..self.flow.clone() })
     }
 
     /// The client says something and the server hears it; the segment as it was sent and as it came out.

@@ -458,9 +458,12 @@ impl Bench<'_> {
     /// Sends an error and waits for what the client hears of it.
     pub(super) fn tell(&mut self, flow: &Flow, error: &[u8], name: &str) -> io::Result<Option<Vec<u8>>> {
         self.send(Side::Outside, error, name)?;
-        let client = flow.ends.client;
+        let (client, hosts) = (flow.ends.client, self.hosts.clone());
+        let from = Seen::of(error).map(|seen| seen.src);
         self.wait(Side::Inside, "the error as it arrived", |seen| {
-            seen.dst == client && (seen.is_error() || is_reset(seen, flow))
+            // What another router said is about another flow, and late.
+            let late = Some(seen.src) != from && hosts.is_router(seen.src);
+            seen.dst == client && (seen.is_error() && !late || is_reset(seen, flow))
         })
     }
 

@@ -1,7 +1,8 @@
 //! Which address and port a client has outside (RFC 4787 section 4).
 
 use super::bench::Bench;
-use super::flow::{Proto, Shape};
+use super::connection::Connection;
+use super::flow::{Ends, Proto, Shape};
 use super::requirement::{Group, Judged, Level, Requirement, Stop, fail};
 
 pub(super) fn requirements() -> Vec<Requirement> {
@@ -51,7 +52,7 @@ fn independent(bench: &mut Bench<'_>, proto: Proto) -> Judged {
     bench.require(proto)?;
     let first = bench.ends(proto);
     let elsewhere = bench.ends(proto);
-    let second = super::flow::Ends { server: elsewhere.server, dport: elsewhere.dport, ..first.clone() };
+    let second = Ends { server: elsewhere.server, dport: elsewhere.dport, ..first.clone() };
     let [other, _] = bench.hosts.clients;
     // The other client is there first, with the second server.
     bench.start(&second.clone().from(other), &Shape::default())?;
@@ -72,7 +73,7 @@ fn overloading(bench: &mut Bench<'_>, proto: Proto) -> Judged {
     let first = bench.ends(proto);
     let elsewhere = bench.ends(proto);
     let [other, _] = bench.hosts.clients;
-    let second = super::flow::Ends { server: elsewhere.server, dport: elsewhere.dport, ..first.clone() }.from(other);
+    let second = Ends { server: elsewhere.server, dport: elsewhere.dport, ..first.clone() }.from(other);
     let one = bench.start(&first, &Shape::default())?.ok_or_else(|| missing(proto))?;
     let two = bench.start(&second, &Shape::default())?.ok_or_else(|| missing(proto))?;
     if (one.external, one.outer) == (two.external, two.outer) {
@@ -82,10 +83,24 @@ fn overloading(bench: &mut Bench<'_>, proto: Proto) -> Judged {
 }
 
 fn stays(bench: &mut Bench<'_>, proto: Proto) -> Judged {
-    let flow = bench.open(proto)?;
-    for seq in 2..5 {
-        let shape = Shape { seq, ..Shape::default() };
-        let again = bench.again(&flow, &shape)?.ok_or_else(|| missing(proto))?;
+    let (flow, later) = match proto {
+        // A SYN that is sent again is no affair of a socket's.
+        Proto::Tcp => {
+            let mut connection = Connection::open(bench)?;
+            let later = (0..3).map(|_| connection.say(bench, b"ctwhy conform nat")).collect::<Result<Vec<_>, _>>()?;
+            (connection.flow, later)
+        }
+        Proto::Udp | Proto::Echo => {
+            let flow = bench.open(proto)?;
+            let mut later = Vec::new();
+            for seq in 2..5 {
+                let shape = Shape { seq, ..Shape::default() };
+                later.push(bench.again(&flow, &shape)?.ok_or_else(|| missing(proto))?);
+            }
+            (flow, later)
+        }
+    };
+    for again in later {
         if (again.external, again.outer) != (flow.external, flow.outer) {
             return Err(fail(format!("{} {} became {}", proto.number(), flow.outer, again.outer)));
         }

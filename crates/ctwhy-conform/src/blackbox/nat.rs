@@ -50,6 +50,14 @@ pub trait Nat {
     /// Nothing can be received.
     fn take(&mut self, wait: Duration) -> io::Result<Option<(Side, Vec<u8>)>>;
 
+    /// Starts the NAT again after it died, which [`io::ErrorKind::NetworkDown`] says; `false` where nobody can.
+    ///
+    /// # Errors
+    /// It does not start.
+    fn revive(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// The time since some moment in the past. A NAT that is no real one may have a clock that only waiting moves.
     fn now(&self) -> Duration;
 }

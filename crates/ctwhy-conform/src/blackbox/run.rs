@@ -111,6 +111,7 @@ pub fn run(nat: &mut dyn Nat, plan: &Plan, mut tell: impl FnMut(News)) -> io::Re
         for requirement in chosen.iter().filter(|requirement| requirement.concerns(hosts.l3num)) {
             bench.begin()?;
             let start = bench.now();
+            let mut died = None;
             let outcome = if requirement.seconds > plan.seconds {
                 Outcome::NotApplicable(format!("takes {} s", requirement.seconds))
             } else if !passes {
@@ -119,12 +120,21 @@ pub fn run(nat: &mut dyn Nat, plan: &Plan, mut tell: impl FnMut(News)) -> io::Re
                 match (requirement.probe)(&mut bench) {
                     Ok(()) => Outcome::Pass,
                     Err(Stop::Judged(outcome)) => outcome,
-                    Err(Stop::Io(error)) => return Err(error),
+                    Err(Stop::Io(error)) if error.kind() != io::ErrorKind::NetworkDown => return Err(error),
+                    Err(Stop::Io(error)) => {
+                        died = Some(error);
+                        Outcome::Fail("the NAT died of it".to_owned())
+                    }
                 }
             };
             let (took, packets) = (bench.now().saturating_sub(start), bench.take_log());
             let (requirement, l3num) = (requirement.clone(), hosts.l3num);
             tell(News::Verdict(Box::new(Verdict { requirement, l3num, outcome, packets, took })));
+            if let Some(error) = died
+                && !bench.revive()?
+            {
+                return Err(error);
+            }
         }
     }
     Ok(())

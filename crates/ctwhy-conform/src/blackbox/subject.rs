@@ -5,13 +5,15 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ctwhy_core::tuple::L3;
 use ctwhy_linux::program;
 
 use super::bench::Hosts;
 use super::cables::{Cables, End};
-use crate::world::{Nat, Options, World};
+use super::nat::{Nat, Side};
+use crate::world::{self, Options, World};
 
 /// A NAT as it is set up to be tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub struct Subject {
     /// What it is called.
     pub name: &'static str,
     /// What it is.
-    pub nat: Nat,
+    pub nat: world::Nat,
     /// Arguments of ours, beside those that every lab has.
     arguments: &'static [&'static str],
 }
@@ -47,18 +49,18 @@ const BEYOND: [&str; 16] = [
 impl Subject {
     /// Every NAT of the lab, and ours once more with all that it can do beyond the kernel.
     pub const ALL: [Subject; 9] = [
-        Subject::plain("kernel", Nat::Kernel),
-        Subject::plain("kernel-random", Nat::KernelRandom),
-        Subject::plain("nat-tun", Nat::NatTun),
-        Subject::plain("nat-queue", Nat::NatQueue),
-        Subject { name: "nat-tun-beyond", nat: Nat::NatTun, arguments: &BEYOND },
-        Subject::plain("proxy-drop", Nat::ProxyDrop),
-        Subject::plain("proxy-relay", Nat::ProxyRelay),
-        Subject::plain("slirp4netns", Nat::Slirp4netns),
-        Subject::plain("pasta", Nat::Pasta),
+        Subject::plain("kernel", world::Nat::Kernel),
+        Subject::plain("kernel-random", world::Nat::KernelRandom),
+        Subject::plain("nat-tun", world::Nat::NatTun),
+        Subject::plain("nat-queue", world::Nat::NatQueue),
+        Subject { name: "nat-tun-beyond", nat: world::Nat::NatTun, arguments: &BEYOND },
+        Subject::plain("proxy-drop", world::Nat::ProxyDrop),
+        Subject::plain("proxy-relay", world::Nat::ProxyRelay),
+        Subject::plain("slirp4netns", world::Nat::Slirp4netns),
+        Subject::plain("pasta", world::Nat::Pasta),
     ];
 
-    const fn plain(name: &'static str, nat: Nat) -> Subject {
+    const fn plain(name: &'static str, nat: world::Nat) -> Subject {
         Subject { name, nat, arguments: &[] }
     }
 
@@ -74,7 +76,7 @@ impl Subject {
             options.rules = Some([rules(self.nat), rules(self.nat)]);
         }
         options.arguments = self.arguments.iter().map(|text| (*text).to_owned()).collect();
-        if self.nat == Nat::NatTun {
+        if self.nat == world::Nat::NatTun {
             for (address, length) in SECOND.iter().zip(PREFIXES) {
                 options.arguments.extend(["--address".to_owned(), format!("wan={address}/{length}")]);
             }
@@ -82,21 +84,8 @@ impl Subject {
         let world = World::start(self.nat, own, &options)?;
         quiet(&world)?;
         let families = families(&world);
-        let (node, interface) = world.inside();
-        let clients = families.iter().flat_map(|hosts| hosts.clients).collect();
-        let gateways = world.gateway().into_iter().flatten().collect();
-        let inside = End::new(world.lab().wire(node, interface)?, clients, gateways);
-        let (node, interface) = world.outside();
-        let peer = world.lab().topology().peer(node, interface).cloned();
-        let (wire, speaks_for) = match &peer {
-            Some(end) => (
-                world.lab().wire(&end.node, &end.interface)?,
-                end.addresses.iter().map(|(address, _)| *address).collect(),
-            ),
-            None => (world.lab().wire(node, interface)?, Vec::new()),
-        };
-        let external = world.external().into_iter().flatten().collect();
-        let cables = Cables::new(inside, End::new(wire, speaks_for, external))?;
+        let (inside, outside) = ends(&world, &families)?;
+        let cables = Cables::new(inside, outside)?;
         Ok(Tested { cables, families, world })
     }
 }
@@ -121,18 +110,59 @@ impl FromStr for Subject {
 /// A NAT that waits to be tested. Dropping it ends its lab.
 #[derive(Debug)]
 pub struct Tested {
-    /// The cables to it.
-    pub cables: Cables,
+    cables: Cables,
     /// The addresses of both families.
     pub families: Vec<Hosts>,
-    /// The lab. Behind the cables: it ends last.
-    pub world: World,
+    // Behind the cables: it ends last.
+    world: World,
+}
+
+impl Nat for Tested {
+    fn put(&mut self, side: Side, packet: &[u8]) -> io::Result<()> {
+        self.cables.put(side, packet)
+    }
+
+    fn take(&mut self, wait: Duration) -> io::Result<Option<(Side, Vec<u8>)>> {
+        self.cables.take(wait)
+    }
+
+    fn revive(&mut self) -> io::Result<bool> {
+        // What is dead cannot be killed, which is no reason not to start it again.
+        let _ = self.world.kill();
+        forward(&self.world, true)?;
+        self.world.restart()?;
+        forward(&self.world, false)?;
+        let (inside, outside) = ends(&self.world, &self.families)?;
+        self.cables.plug(inside, outside)?;
+        Ok(true)
+    }
+
+    fn now(&self) -> Duration {
+        self.cables.now()
+    }
+}
+
+/// The suite's ends of the cables of a lab.
+fn ends(world: &World, families: &[Hosts]) -> io::Result<(End, End)> {
+    let (node, interface) = world.inside();
+    let clients = families.iter().flat_map(|hosts| hosts.clients).collect();
+    let gateways = world.gateway().into_iter().flatten().collect();
+    let inside = End::new(world.lab().wire(node, interface)?, clients, gateways);
+    let (node, interface) = world.outside();
+    let (wire, speaks_for) = match world.lab().topology().peer(node, interface) {
+        Some(end) => {
+            (world.lab().wire(&end.node, &end.interface)?, end.addresses.iter().map(|(address, _)| *address).collect())
+        }
+        None => (world.lab().wire(node, interface)?, Vec::new()),
+    };
+    let external = world.external().into_iter().flatten().collect();
+    Ok((inside, End::new(wire, speaks_for, external)))
 }
 
 /// What belongs to nothing that went out does not come in, and what conntrack cannot make sense of goes nowhere: it would
 /// leave untranslated.
-fn rules(nat: Nat) -> String {
-    let random = if nat == Nat::KernelRandom { " --random-fully" } else { "" };
+fn rules(nat: world::Nat) -> String {
+    let random = if nat == world::Nat::KernelRandom { " --random-fully" } else { "" };
     format!(
         "*nat\n-A POSTROUTING -o wan -j MASQUERADE{random}\nCOMMIT\n*filter\n\
          -A FORWARD -m conntrack --ctstate INVALID -j DROP\n\
@@ -148,12 +178,18 @@ const SECOND: [IpAddr; 2] = [
 ];
 const PREFIXES: [u8; 2] = [24, 64];
 
-/// The first router forwards nothing any more, so that only the suite answers for what is behind it; and the NAT gets its
-/// second address, which is nobody's first choice for what leaves.
+/// Does the first router forward? While it does not, only the suite answers for what is behind it.
+fn forward(world: &World, does: bool) -> io::Result<()> {
+    let value = u8::from(does);
+    let script =
+        format!("for file in ipv4/ip_forward ipv6/conf/all/forwarding; do echo {value} >/proc/sys/net/$file; done");
+    program::run(world.lab().command("r1", "sh")?.args(["-c", &script]), "").map(drop)
+}
+
+/// Nobody answers but the suite, and the NAT gets its second address, which is nobody's first choice for what leaves.
 fn quiet(world: &World) -> io::Result<()> {
-    let off = "for file in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$file; done";
-    program::run(world.lab().command("r1", "sh")?.args(["-c", off]), "")?;
-    if world.nat() != Nat::NatTun {
+    forward(world, false)?;
+    if world.nat() != world::Nat::NatTun {
         let [ipv4, ipv6] = SECOND;
         let lines = format!("address add {ipv4}/24 dev wan\naddress add {ipv6}/64 dev wan nodad preferred_lft 0\n");
         program::run(world.lab().command("nat", "ip")?.args(["-batch", "-"]), &lines)?;

@@ -229,7 +229,7 @@ fn spoiled_errors_are_found() {
 
     let mut sender = Out(|side, packet: &mut Vec<u8>| {
         if quote_of(side, packet).is_some() {
-            let at = if packet[0] >> 4 == 4 { 15 } else { 23 };
+            let at = if packet[0] >> 4 == 4 { 13 } else { 12 };
             packet[at] ^= 0x80;
             seal_ip(packet);
             seal_icmp(packet);

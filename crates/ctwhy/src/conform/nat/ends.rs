@@ -29,8 +29,9 @@ pub(super) struct EndArgs {
     /// The NAT's address inside, one for each family; not for a TUN device
     #[arg(long, value_name = "ADDRESS", requires = "inside")]
     gateway: Vec<IpAddr>,
-    /// The NAT's address outside. Without it whoever sends something there is taken for the NAT
-    #[arg(long, value_name = "ADDRESS", requires = "inside")]
+    /// The NAT's address outside, of which its next hop asks who it is. Without it whoever sends something there is taken for
+    /// the NAT
+    #[arg(long, value_name = "ADDRESS", requires_all = ["inside", "next_hop"])]
     external: Vec<IpAddr>,
     /// The NAT's next hop outside, for which the suite answers where nobody else does
     #[arg(long, value_name = "ADDRESS", requires = "inside")]

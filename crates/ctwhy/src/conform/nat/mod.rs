@@ -135,7 +135,7 @@ impl Session<'_> {
             }
             let mut tested = subject.start(&own).map_err(|error| Failure::usage(format!("{subject}: {error}")))?;
             let families = tested.families.clone();
-            self.ask(subject.to_string(), &mut tested.cables, families)?;
+            self.ask(subject.to_string(), &mut tested, families)?;
         }
         Ok(!self.reports.is_empty())
     }

@@ -223,11 +223,24 @@ fn notes(
 ) -> io::Result<()> {
     for requirement in asked.iter().filter(|one| one.level == Level::Note) {
         writeln!(out, "`{}`: {}\n", requirement.id, requirement.text)?;
+        // Who does the same stands in one line.
+        let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+        let mut add = |sentence: &str, who: String| match lines.iter_mut().find(|(known, _)| known == sentence) {
+            Some((_, all)) => all.push(who),
+            None => lines.push((sentence.to_owned(), vec![who])),
+        };
         for (name, all) in names.iter().zip(by_id) {
-            for verdict in all.get(requirement.id.as_str()).into_iter().flatten() {
-                let sentence = verdict.outcome.sentence().unwrap_or_default();
-                writeln!(out, "- {name}, {}: {}", family(verdict.l3num), Escaped(sentence))?;
+            let verdicts = all.get(requirement.id.as_str()).map_or(&[][..], Vec::as_slice);
+            let sentence = |verdict: &Verdict| verdict.outcome.sentence().unwrap_or("yes").to_owned();
+            match verdicts {
+                [one, other] if sentence(one) == sentence(other) => add(&sentence(one), (*name).to_owned()),
+                some => some.iter().for_each(|verdict| {
+                    add(&sentence(verdict), format!("{name} ({})", family(verdict.l3num)));
+                }),
             }
+        }
+        for (sentence, who) in lines {
+            writeln!(out, "- {}: {}", Escaped(&sentence), who.join(", "))?;
         }
         writeln!(out)?;
     }
