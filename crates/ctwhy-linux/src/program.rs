@@ -40,7 +40,7 @@ impl From<Missing> for io::Error {
 #[must_use]
 pub fn package(program: &str) -> Option<&'static str> {
     Some(match program {
-        "ip" => "iproute2",
+        "ip" | "ss" => "iproute2",
         "conntrack" => "conntrack",
         "iptables" | "ip6tables" | "iptables-restore" | "ip6tables-restore" | "iptables-save" | "ip6tables-save" => {
             "iptables"

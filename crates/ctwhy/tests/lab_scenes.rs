@@ -4,8 +4,10 @@
 
 mod lab_common;
 
-use std::path::Path;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use ctwhy_linux::testing;
 use lab_common::{CTWHY, Marked};
@@ -58,6 +60,14 @@ const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
 fn words(value: &Value) -> Vec<&str> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap_or("*")).collect()
+}
+
+/// A folder of a test's own, empty at its start.
+fn folder(test: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab_scenes").join(test);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 fn number(value: &Value) -> u64 {
@@ -160,14 +170,49 @@ fn a_black_hole_and_what_helps() {
     }
 }
 
+/// A tool that says something else than it should: what rests on it is not observed, and the story says which.
+#[test]
+fn what_is_not_so_is_not_observed() {
+    if !testing::require_namespaces() {
+        return;
+    }
+    let folder = folder("liar");
+    let liar = folder.join("traceroute");
+    std::fs::write(&liar, "#!/bin/sh\necho ' 1  192.0.2.80  0.1 ms'\n").unwrap();
+    std::fs::set_permissions(&liar, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let output = Command::new(CTWHY).args(["lab", "run", "silent-router"]).env("PATH", path).output().unwrap();
+    let story = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{story}");
+    let line = "UDP traceroute shows stars where the routers are (IPv4, IPv6): 192.0.2.80";
+    assert!(story.contains(&format!("NOT observed  {line}")), "{story}");
+    let (_, end) = story.rsplit_once("observations were not made:").unwrap();
+    assert!(end.contains(line) && !end.contains("a page of the server loads"), "{end}");
+}
+
+/// Killed while the NAT of the story is running.
+#[test]
+fn nothing_survives_a_kill() {
+    if !testing::require_tun() || !testing::require_namespaces() {
+        return;
+    }
+    let marked = Marked::new("scene-kill");
+    let mut command = Command::new(CTWHY);
+    let mut child = marked.apply(command.args(["lab", "run", "vmnat"]).stdout(Stdio::piped())).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("traceroute to ")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    marked.assert_all_gone();
+}
+
 /// A word of the story that is coloured is the word without colour, and captures are kept where they are asked for.
 #[test]
 fn captures_are_kept() {
     if !testing::require_namespaces() {
         return;
     }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab_scenes");
-    let _ = std::fs::remove_dir_all(&folder);
+    let folder = folder("kept");
     let output = Command::new(CTWHY)
         .args(["lab", "run", "silent-router", "--color", "always", "--keep"])
         .arg(&folder)

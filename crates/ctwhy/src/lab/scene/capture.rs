@@ -244,3 +244,41 @@ impl std::fmt::Display for Seen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A SYN from 10.0.0.2:5000 to 192.0.2.1:80 with an identification of 7 and these options.
+    fn syn(options: &[u8]) -> Seen {
+        let length = u8::try_from(40 + options.len()).unwrap();
+        let mut bytes = vec![0x45, 0, 0, length, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 192, 0, 2, 1];
+        let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        bytes[10..12].copy_from_slice(&(!sum).to_be_bytes());
+        let words = u8::try_from(5 + options.len() / 4).unwrap();
+        bytes.extend([0x13, 0x88, 0, 80, 0, 0, 0, 9, 0, 0, 0, 0, words << 4, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        bytes.extend(options);
+        Seen::of(&bytes).unwrap()
+    }
+
+    #[test]
+    fn a_syn_is_read() {
+        let server = IpAddr::from([192, 0, 2, 1]);
+        let seen = syn(&[1, 1, 1, 1]);
+        assert!(seen.is_syn_to(server) && !seen.is_syn_ack_from(server) && !seen.is_error());
+        assert_eq!((seen.mark(), seen.port(), seen.ttl, seen.len()), (7, 5000, 64, 44));
+        assert_eq!((seen.mss(), seen.segment_to(server), seen.announced_mtu()), (None, None, None));
+        assert_eq!(seen.key(), (6, server, 80, &[][..]));
+        assert_eq!(seen.to_string(), "tcp 10.0.0.2:5000 > 192.0.2.1:80 SYN seq 9");
+    }
+
+    #[test]
+    fn an_mss_is_found_among_options_and_none_in_broken_ones() {
+        assert_eq!(syn(&[2, 4, 5, 0xb4]).mss(), Some(1460));
+        assert_eq!(syn(&[1, 3, 3, 7, 2, 4, 4, 0xd8]).mss(), Some(1240));
+        for broken in [[2, 0, 0, 0], [8, 200, 0, 0], [1, 1, 1, 2], [2, 1, 2, 4]] {
+            assert_eq!(syn(&broken).mss(), None, "{broken:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use ctwhy_core::tuple::L3;
+use ctwhy_core::tuple::{L3, Tuple};
 
 use super::compare::Both;
 use super::ground::Ground;
@@ -72,16 +72,20 @@ pub(super) fn observe(
     owned: bool,
 ) -> io::Result<()> {
     for Owners { family, client, nat } in owners {
+        let claim = match owned {
+            true => "the connection outside belongs to a socket of the host's",
+            false => "the NAT has no socket for the connection",
+        };
         let connections = both.sent(Method::Tcp, ground.server(*family)?);
-        let Some((own, other)) = connections.last() else { continue };
-        let from = |tuple: &ctwhy_core::tuple::Tuple| SocketAddr::new(tuple.src_ip(), tuple.src_u);
+        let Some((own, other)) = connections.last() else {
+            stage.observe(ground.observation("owner", claim, false).family(*family).measured("no connection was seen"));
+            continue;
+        };
+        let from = |tuple: &Tuple| SocketAddr::new(tuple.src_ip(), tuple.src_u);
         let (inside, outside) = (from(&own.tuple), from(&other.tuple));
         let clients = client.iter().any(|socket| socket.local == inside);
         let socket = nat.iter().find(|socket| socket.local == outside);
-        let (claim, observed) = match owned {
-            true => ("the connection outside belongs to a socket of the host's", clients && socket.is_some()),
-            false => ("the NAT has no socket for the connection", clients && nat.is_empty()),
-        };
+        let observed = clients && if owned { socket.is_some() } else { nat.is_empty() };
         let whose = match socket {
             Some(Socket { program: Some(program), .. }) => format!("{outside} of {program} on nat"),
             Some(_) => format!("{outside} of a program on nat"),

@@ -299,3 +299,29 @@ fn without_colours(line: &str) -> String {
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, behind)| behind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_are_told_at_once_where_the_same_is_said() {
+        let of = |family, measured: &str| {
+            Observation::new("code", "something is so".to_owned(), true).family(family).measured(measured)
+        };
+        let (one, other) = (of(L3::V4, "1"), of(L3::V6, "2"));
+        assert!(one.is_twin(&other) && !one.is_twin(&one));
+        assert!(!one.is_twin(&Observation { observed: false, ..of(L3::V6, "1") }));
+        assert_eq!(words(&one, None), "something is so (IPv4): 1");
+        assert_eq!(words(&one, Some(&of(L3::V6, "1"))), "something is so (IPv4, IPv6): 1");
+        let lines = words(&one, Some(&other));
+        assert_eq!(lines.lines().map(str::trim).collect::<Vec<_>>(), ["something is so", "IPv4  1", "IPv6  2"]);
+        assert_eq!(words(&Observation::new("code", "it ends".to_owned(), true).measured(0), None), "it ends: 0");
+    }
+
+    #[test]
+    fn colours_are_taken_away() {
+        assert_eq!(without_colours("a \x1b[1mbold\x1b[0m word"), "a bold word");
+        assert_eq!(without_colours("plain"), "plain");
+    }
+}

@@ -176,3 +176,39 @@ pub(super) fn probed(stage: &mut Stage, ground: &Ground<'_>, expected: &Probed) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_diagnosis_the_verdicts_are_shown_and_one_error_in_full() {
+        let text = "\
+inside   a: 1 packet, 1 flow, 0 ICMP errors
+outside  b: 1 packet, 1 flow, 2 ICMP errors
+
+IPv4, hosts hidden behind 203.0.113.2: packet NAT, confidence high
+                              TCP
+  IPID                        kept (1)
+- window of the SYN           kept (1)
+IPv6, hosts hidden behind ::2: packet NAT, confidence high
+-                             TCP
+- flow label                  kept (1)
+
+2 ICMP errors seen outside, on the way in
+  1 x time exceeded (type 11 code 0) about UDP: swallowed
+    packet 1 outside: icmp
+      Linux: RELATED_REPLY
+         88 bytes at prerouting, conntrack
+  1 x time exceeded (type 11 code 0) about ICMP echo: swallowed
+-   packet 2 outside: icmp
+-     Linux: RELATED_REPLY
+
+not what a Linux NAT would have done";
+        let mut shown = Excerpt::default().shown();
+        for line in text.lines() {
+            let hidden = line.strip_prefix('-').map(|rest| format!(" {rest}"));
+            assert_eq!(shown(hidden.as_deref().unwrap_or(line)), hidden.is_none(), "{line}");
+        }
+    }
+}
