@@ -7,7 +7,7 @@ PACKETS ?= 1000000
 SEEDS ?= 1..5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conform nat-table fuzz mutants lint book bench wasm clean
+.PHONY: help setup demo test conform nat-table fuzz mutants lint book soak bench wasm clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ book: ## build the book into target/book
 	@scripts/setup.sh book
 	$(ENV) mdbook build book
 	@echo 'open target/book/index.html'
+
+soak: setup ## 50,000 flows through nat tun and nat queue for TIME seconds (600) each, disturbed, killed and flooded
+	@$(ENV) CTWHY_SOAK=$(or $(TIME),600) cargo test --release --locked -p ctwhy --test nat_soak -- --nocapture --test-threads=1
 
 bench: setup ## the benchmarks: the engine, then NATs beside each other; UPDATE_BOOK=1 writes the book's tables
 	@$(ENV) cargo bench --locked --workspace --exclude ctwhy
