@@ -2,8 +2,8 @@
 //! it receives (`dev_gro_receive`).
 //!
 //! A packet that leaves by a TUN device costs a system call, which takes it as far as it goes in this machine: several in one
-//! cost little more. Whoever cannot pass that on cuts it, and then every packet has to be what it was, and every error that it
-//! meets has to be about the one that it is about. So those are left alone
+//! cost little more. Whoever cannot pass that on cuts it, and then every packet has to be what it was. Who drops it uncut
+//! sends one error for all, so there should be no reason to. So those are left alone
 //!
 //! - that differ in more than what cutting counts up, IPID and sequence number, or whose checksum nobody has verified;
 //! - of a flow that nobody has answered, and with a TTL as probes of a path have it;

@@ -2,17 +2,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
 use ctwhy_conform::world::{Nat, Options, World};
 use ctwhy_core::packet::{Packet, be16};
 use ctwhy_core::tuple::{L3, proto};
+use ctwhy_linux::signal::wait_readable;
 use ctwhy_linux::testing;
 use ctwhy_linux::wire::Wire;
 
 const PORT: u16 = 5300;
 const COUNT: u8 = 40;
+/// No host sends many more errors at once.
+const REFUSED: u8 = 4;
 /// In front of a packet at the server; at a TUN device nothing is.
 const ETHERNET: usize = 14;
 
@@ -26,6 +30,15 @@ fn datagrams(wire: &Wire, link_header: usize) -> Vec<Vec<u8>> {
         transport.is_some_and(|transport| be16(packet, transport.offset + 2) == Some(PORT))
     };
     packets.filter(to_server).collect()
+}
+
+/// What tells a datagram, whether on its way or quoted: length and IPID where there is one, and its payload.
+fn told(packet: &[u8], server: IpAddr) -> (Vec<u8>, Vec<u8>) {
+    if server.is_ipv4() {
+        (packet[2..6].to_vec(), packet[28..].to_vec())
+    } else {
+        (packet[4..6].to_vec(), packet[48..].to_vec())
+    }
 }
 
 fn payload(number: u8) -> Vec<u8> {
@@ -86,5 +99,31 @@ fn datagrams_that_leave_as_one_arrive_as_they_were_sent() {
                 assert_eq!(after[..4], before[..4]);
             }
         }
+
+        // Where the port is closed by now, each is answered with an error about itself.
+        drop(far);
+        let wire = lab.wire("client", "lan").unwrap();
+        signal(libc::SIGSTOP);
+        for number in 0..REFUSED {
+            // Of an error that has come already the socket tells instead of sending.
+            while near.send(&payload(number)).is_err() {}
+        }
+        signal(libc::SIGCONT);
+        let (mut sent, mut quoted) = (Vec::new(), Vec::new());
+        while quoted.len() < REFUSED.into() {
+            assert_eq!(wait_readable(&[wire.as_fd()], Some(Duration::from_secs(10))).unwrap(), [true], "{quoted:?}");
+            while let Some(frame) = wire.recv().unwrap() {
+                let packet = Packet::parse(&frame.bytes, frame.bytes.len()).unwrap();
+                let transport = packet.transport.unwrap();
+                match transport.protonum {
+                    proto::UDP => sent.push(told(&frame.bytes, server)),
+                    proto::ICMP | proto::ICMPV6 if matches!(frame.bytes[transport.offset], 1 | 3) => {
+                        quoted.push(told(&frame.bytes[transport.offset + 8..], server));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(quoted, sent);
     }
 }
