@@ -22,7 +22,7 @@ struct Told {
 impl Told {
     /// Runs a scene to its end; everything in it has to be observed.
     fn of(scene: &str, arguments: &[&str]) -> Told {
-        let marked = Marked::new(scene);
+        let marked = Marked::new(&[&[scene], arguments].concat().concat());
         let mut command = Command::new(CTWHY);
         command.args(["lab", "run", scene, "--json"]).args(arguments);
         let output = marked.apply(&mut command).output().unwrap();
@@ -168,6 +168,17 @@ fn a_black_hole_and_what_helps() {
         assert_eq!(facts("route.mtu", "cured")["mtu"], 1280);
         assert_eq!(errors("vmnat").1, 0);
     }
+}
+
+/// A link of fewer bytes than IPv6 asks for: the story is told for IPv4 alone.
+#[test]
+fn a_link_that_is_too_narrow_for_ipv6() {
+    if !testing::require_tun() || !testing::require_namespaces() {
+        return;
+    }
+    let told = Told::of("pmtu", &["--mtu", "1200"]);
+    assert!(told.observations().all(|observation| observation["family"] != "ipv6"));
+    assert_eq!(told.facts("route.mtu", "cured", Some("ipv4"))["mtu"], 1200);
 }
 
 /// A tool that says something else than it should: what rests on it is not observed, and the story says which.

@@ -70,7 +70,7 @@ enum Scene {
     /// Stars because routers say nothing, behind a NAT that hides nothing
     SilentRouter(scene::SceneArgs),
     /// A black hole: a narrow link behind a NAT that keeps anybody from hearing of it, its cure, and MSS clamping
-    Pmtu(scene::SceneArgs),
+    Pmtu(scene::PmtuArgs),
 }
 
 /// Runs a command of the lab.
@@ -99,7 +99,7 @@ fn play(scene: &Scene) -> io::Result<ExitCode> {
         },
         Scene::Vmnat(args) => scene::run(scene::Scene::Vmnat, args),
         Scene::SilentRouter(args) => scene::run(scene::Scene::SilentRouter, args),
-        Scene::Pmtu(args) => scene::run(scene::Scene::Pmtu, args),
+        Scene::Pmtu(args) => scene::run(scene::Scene::Pmtu(args.mtu), &args.scene),
     }
 }
 

@@ -47,12 +47,23 @@ pub(crate) struct SceneArgs {
     color: When,
 }
 
+/// `ctwhy lab run pmtu`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PmtuArgs {
+    /// Bytes that the narrow link takes; with fewer than 1280 it has no IPv6
+    #[arg(long, value_name = "BYTES", default_value_t = 1280, value_parser = clap::value_parser!(u16).range(600..1500))]
+    pub(super) mtu: u16,
+    #[command(flatten)]
+    pub(super) scene: SceneArgs,
+}
+
 /// An experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scene {
     Vmnat,
     SilentRouter,
-    Pmtu,
+    /// With a link of so many bytes.
+    Pmtu(u16),
 }
 
 impl Scene {
@@ -60,7 +71,7 @@ impl Scene {
         match self {
             Scene::Vmnat => "vmnat",
             Scene::SilentRouter => "silent-router",
-            Scene::Pmtu => "pmtu",
+            Scene::Pmtu(_) => "pmtu",
         }
     }
 
@@ -69,7 +80,7 @@ impl Scene {
         match self {
             Scene::Vmnat => &[Nat::ProxyDrop, Nat::ProxyRelay, Nat::NatTun, Nat::Kernel],
             Scene::SilentRouter => &[Nat::Kernel],
-            Scene::Pmtu => &[Nat::Kernel, Nat::NatTun, Nat::ProxyDrop],
+            Scene::Pmtu(_) => &[Nat::Kernel, Nat::NatTun, Nat::ProxyDrop],
         }
     }
 }
@@ -94,7 +105,7 @@ pub(super) fn run(scene: Scene, args: &SceneArgs) -> io::Result<ExitCode> {
     match scene {
         Scene::Vmnat => vmnat::tell(&mut stage)?,
         Scene::SilentRouter => silent_router::tell(&mut stage)?,
-        Scene::Pmtu => pmtu::tell(&mut stage)?,
+        Scene::Pmtu(mtu) => pmtu::tell(&mut stage, mtu.into())?,
     }
     stage.finish()
 }
