@@ -489,6 +489,12 @@ fn a_limited_table_drops_flows_early_or_packets() {
     let full = "the table is full, with 1 entries where 1 may be";
     assert!(text.contains(full), "{text}");
     assert!(text.contains("conntrack.table_full"), "{text}");
+    for name in ["nf_conntrack_max", "net.netfilter.nf_conntrack_max", "net.nf_conntrack_max"] {
+        assert_eq!(explain(&[&path, "-v", "--sysctl", &format!("{name}=1")]).well(), text, "{name}");
+        assert!(!explain(&[&path, "-v", "--sysctl", &format!("{name}=0")]).well().contains("is full"), "{name}");
+    }
+    let wrong = explain(&[&path, "--sysctl", "nf_conntrack_max=many"]);
+    assert_eq!((wrong.code, wrong.err.contains("'many' is no value for nf_conntrack_max")), (Some(2), true));
     let unlimited = explain(&[&path, "-v"]).well();
     assert!(!unlimited.contains("is full"), "{unlimited}");
 }

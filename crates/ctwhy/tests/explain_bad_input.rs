@@ -223,7 +223,7 @@ fn arguments_that_make_no_sense() {
     explain(&[&capture, "--local", "10.0.0.1"])
         .fails("ctwhy: --local 10.0.0.1: no --route leads there, so its interface is not known: add =IFACE");
     for (arguments, says) in [
-        (["--sysctl", "nf_conntrack_max=1"], "decides about no packet here; known are nf_conntrack_checksum"),
+        (["--sysctl", "nf_conntrack_buckets=1"], "decides about no packet here; known are nf_conntrack_checksum"),
         (["--sysctl", "nf_conntrack_udp_timeout=soon"], "'soon' is no value for nf_conntrack_udp_timeout"),
         (["--sysctl", "nf_conntrack_acct"], "write KEY=VALUE"),
         (["--route", "10.0.0.0/8"], "write PREFIX=IFACE"),

@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     /// Decide as this kernel does, such as 6.12 or 6.12.48 [default: 6.18, or the one that recorded a case]
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<KernelArg>,
-    /// How many entries there may be, as nf_conntrack_max; beyond that others go early or packets are dropped
+    /// How many entries there may be, as --sysctl nf_conntrack_max=N; beyond that others go early or packets are dropped
     #[arg(long, value_name = "N")]
     table_limit: Option<NonZeroU32>,
     /// Do not verify checksums, as nf_conntrack_checksum=0
@@ -116,7 +116,7 @@ impl Settings {
             assignment.apply(sysctls, limits.as_deref_mut())?;
         }
         sysctls.checksum &= !self.no_checksum;
-        sysctls.table_limit = self.table_limit;
+        sysctls.table_limit = self.table_limit.or(sysctls.table_limit);
         let options = self.nat.options()?;
         if options != Options::KERNEL && [L3::V4, L3::V6].iter().all(|l3num| engine.rules(*l3num).nat.is_none()) {
             remarks.notes.push("--nat-option changes nothing without a nat table; --rules reads one".to_owned());
@@ -148,15 +148,30 @@ impl FromStr for Assignment {
 }
 
 impl Assignment {
+    /// The name of the limit that the table of a machine has. The engine does not know it by name, so that no case sets it.
+    const TABLE_LIMIT: &str = "nf_conntrack_max";
+
+    /// The limit of the table, if it is the one that is set; 0 is none.
+    fn table_limit(&self) -> Option<Result<NonZeroU32, SysctlError>> {
+        let name = ["net.netfilter.", "net."].iter().find_map(|prefix| self.key.strip_prefix(prefix));
+        let limit = |value: u32| NonZeroU32::new(value).unwrap_or(NonZeroU32::MAX);
+        (name.unwrap_or(&self.key) == Self::TABLE_LIMIT)
+            .then(|| self.value.parse().map(limit).map_err(|_| SysctlError::Value))
+    }
+
     fn apply(&self, sysctls: &mut Sysctls, limits: Option<&mut Limits>) -> Result<(), Failure> {
         let Assignment { key, value } = self;
         let known = if limits.is_some() { &Limits::NAMES[..] } else { &[] };
         let set = limits.map_or(Err(SysctlError::Unknown), |limits| limits.set(key, value));
-        let set = if set == Err(SysctlError::Unknown) { sysctls.set(key, value) } else { set };
+        let set = match (set, self.table_limit()) {
+            (Err(SysctlError::Unknown), Some(limit)) => limit.map(|limit| sysctls.table_limit = Some(limit)),
+            (Err(SysctlError::Unknown), None) => sysctls.set(key, value),
+            (set, _) => set,
+        };
         set.map_err(|error| match error {
             SysctlError::Value => Failure::usage(format!("--sysctl: '{value}' is no value for {key}")),
             SysctlError::Unknown => {
-                let known = [&Sysctls::NAMES, known].concat().join(", ");
+                let known = [&Sysctls::NAMES, known, &[Self::TABLE_LIMIT]].concat().join(", ");
                 Failure::usage(format!("--sysctl: '{key}' decides about no packet here; known are {known}"))
             }
         })
