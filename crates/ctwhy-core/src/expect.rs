@@ -85,8 +85,7 @@ pub struct Expectation {
     pub flags: Flags,
     /// What NAT does.
     pub follow: Follow,
-    /// When it is dead. A kernel's timer may strike later, and until then the flow may come: a timer of 300 s is rounded up to
-    /// the next multiple of 4096 ticks, 16 s at 250 Hz, and meanwhile `conntrack -L expect` shows 0.
+    /// When it is dead. A kernel's timer of five minutes strikes some seconds later, and until then the flow may come.
     pub expires: Time,
     /// Order of making.
     serial: u64,
