@@ -108,14 +108,16 @@ fn open(world: &World) -> Ends {
     }
 }
 
-/// The next datagram or ICMP error that arrived, from its IP header on.
+/// The next IP packet that arrived.
 fn take(wire: &Wire) -> Option<Vec<u8>> {
     let start = if wire.hardware_address() == [0; 6] { 0 } else { 14 };
     let deadline = Instant::now() + PATIENCE;
     loop {
         while let Some(frame) = wire.recv().unwrap() {
-            if frame.way == Way::In {
-                return Some(frame.bytes.get(start..).unwrap_or_default().to_vec());
+            // Neighbours ask for each other now and then.
+            let packet = frame.bytes.get(start..).unwrap_or_default();
+            if frame.way == Way::In && packet.first().is_some_and(|byte| [4, 6].contains(&(byte >> 4))) {
+                return Some(packet.to_vec());
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
