@@ -392,3 +392,103 @@ fn addresses_that_change_are_noticed() {
     assert!(noticed, "the flow went with its address");
     running.end();
 }
+
+/// Only interfaces that were named: those of the NAT are enough for all of it, and others are none of its business.
+#[test]
+fn interfaces_that_were_not_named_are_left_alone() {
+    if !testing::require_lab() {
+        return;
+    }
+    let running = Running::queue(1500, RULES, &["--interface", "lan", "--interface", "wan"]);
+    running.run("nat", "ip", &["link", "add", "aside", "type", "veth", "peer", "name", "far"]);
+    running.run("nat", "ip", &["link", "set", "far", "up"]);
+    running.run("nat", "ip", &["address", "add", "198.18.0.1/24", "dev", "aside"]);
+    running.run("nat", "ip", &["link", "set", "aside", "up"]);
+    traceroutes(&running);
+    refusals(&running);
+    own_errors(&running);
+    // What leaves by another interface is not handed over, and the kernel tracks it.
+    running.run("nat", "iptables", &["-A", "OUTPUT", "-o", "aside", "-m", "conntrack", "--ctstate", "NEW"]);
+    let socket = running.lab.in_node("nat", || udp(address("198.18.0.2", 9))).unwrap();
+    socket.send(b"x").unwrap();
+    let counted = running.run("nat", "iptables", &["-nvxL", "OUTPUT"]);
+    let packets = counted.lines().find(|line| line.contains("aside")).unwrap();
+    assert_eq!(packets.split_ascii_whitespace().next(), Some("1"), "{counted}");
+    let said = running.end();
+    assert_eq!(total(&said, "by somebody else's rules"), 0, "{said:#?}");
+}
+
+/// The helper finds the address of the client in what it says, and writes another one in its place, which is longer in IPv6:
+/// the numbers of all that follows are adjusted, and the server can connect to what it was told.
+#[test]
+fn ftp_in_active_mode_goes_through() {
+    if !testing::require_lab() {
+        return;
+    }
+    let rules = format!("*raw\n-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp\nCOMMIT\n{}", RULES[0]);
+    for gso in [&[][..], &["--no-gso"]] {
+        let running = Running::queue(1500, [&rules; 2], gso);
+        for family in 0..2 {
+            let (client, server, wan) = (CLIENT[family], SERVER[family], WAN[family]);
+            let bind = |to| TcpListener::bind(to).unwrap();
+            let control = running.lab.in_node("server", || bind(address(server, 21))).unwrap();
+            let data = running.lab.in_node("client", || bind(address(client, 0))).unwrap();
+            let mut near = running.lab.in_node("client", || TcpStream::connect(address(server, 21)).unwrap()).unwrap();
+            let (mut far, from) = control.accept().unwrap();
+            assert_eq!(from.ip().to_string(), wan);
+            for stream in [&near, &far] {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            }
+            far.write_all(b"220 ready\r\n").unwrap();
+            assert_eq!(line(&mut near), "220 ready");
+            // The helper reads what stands behind a line that it has seen the end of.
+            near.write_all(b"USER anonymous\r\n").unwrap();
+            assert_eq!(line(&mut far), "USER anonymous");
+            let port = data.local_addr().unwrap().port();
+            for _ in 0..3 {
+                // More than once: each changes the numbers again.
+                let command = match family {
+                    0 => format!("PORT {},{},{}\r\n", client.replace('.', ","), port >> 8, port & 0xff),
+                    _ => format!("EPRT |2|{client}|{port}|\r\n"),
+                };
+                near.write_all(command.as_bytes()).unwrap();
+                let told = told_address(&line(&mut far));
+                assert_eq!(told.ip().to_string(), wan);
+                far.write_all(b"200 fine\r\n").unwrap();
+                assert_eq!(line(&mut near), "200 fine");
+                let mut back = running.lab.in_node("server", || TcpStream::connect(told).unwrap()).unwrap();
+                let (mut taken, _) = data.accept().unwrap();
+                back.write_all(b"the file").unwrap();
+                drop(back);
+                let mut text = String::new();
+                taken.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "the file");
+            }
+            near.write_all(b"QUIT\r\n").unwrap();
+            assert_eq!(line(&mut far), "QUIT");
+        }
+        running.end();
+    }
+}
+
+/// The next line of a control connection.
+fn line(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let mut byte = [0];
+    while !text.ends_with("\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        text.push(char::from(byte[0]));
+    }
+    text.trim_end().to_owned()
+}
+
+/// What a PORT or EPRT command says (RFC 959, RFC 2428).
+fn told_address(command: &str) -> std::net::SocketAddr {
+    if let Some(numbers) = command.strip_prefix("PORT ") {
+        let numbers: Vec<u8> = numbers.split(',').map(|number| number.parse().unwrap()).collect();
+        let ip: [u8; 4] = numbers[..4].try_into().unwrap();
+        return std::net::SocketAddr::new(ip.into(), u16::from_be_bytes([numbers[4], numbers[5]]));
+    }
+    let parts: Vec<&str> = command.strip_prefix("EPRT |2|").unwrap().split('|').collect();
+    address(parts[0], parts[1].parse().unwrap())
+}

@@ -3,7 +3,11 @@
 
 mod nat_common;
 
-use ctwhy_linux::{signal, testing};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use ctwhy_linux::lab::{Lab, Node, Topology};
+use ctwhy_linux::{program, signal, testing};
 use nat_common::checks::{closed_ports, path_mtu, traceroutes};
 use nat_common::errors::{own_errors, refusals, rejecting, rejections, too_long};
 use nat_common::{CLIENT, CTWHY, RULES, Running, SERVER, WAN, total};
@@ -111,4 +115,47 @@ fn the_table_is_shown_to_its_owner() {
     running.signal(signal::SIGUSR1);
     running.until("ipv6     10 icmpv6");
     running.end();
+}
+
+/// Root made the devices for somebody; the NAT runs as that user, without any privilege, and without them it says what is
+/// missing.
+#[test]
+fn devices_of_an_ordinary_user_are_enough() {
+    if !testing::require_tun() || !testing::require_lab() {
+        return;
+    }
+    let lab = Lab::create(Topology::default().node(Node::host("nat")).node(Node::host("client"))).unwrap();
+    let run = |node: &str, line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let mut command = lab.command(node, words.next().unwrap()).unwrap();
+        program::run(command.args(words), "").unwrap()
+    };
+    // The user has the number of root here, but nothing of what root may do.
+    let nat = "--bounding-set=-all --inh-caps=-all";
+    let command = || {
+        let mut command = lab.command("nat", "setpriv").unwrap();
+        command.args(nat.split(' ')).args([CTWHY, "nat", "tun", "--inside", "lan", "--outside", "wan"]);
+        command.args(["--address", "lan=192.168.1.1/24", "--address", "wan=203.0.113.2/24"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let output = command().output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("`ip tuntap add mode tun user USER NAME` makes one that belongs to a user"), "{said}");
+    for device in ["lan", "wan"] {
+        run("nat", &format!("ip tuntap add mode tun user root name {device}"));
+    }
+    let mut child = command().spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let ready = lines.next().expect("it says something").unwrap();
+    assert!(ready.starts_with("ctwhy nat: ready"), "{ready}");
+    run("nat", "ip link set lan netns client");
+    run("client", "ip address add 192.168.1.2/24 dev lan");
+    run("client", "ip link set lan up");
+    run("client", "ping -c1 -w10 192.168.1.1");
+    signal::send(&child, signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+    // They were there before, and are there afterwards.
+    run("client", "ip link show lan");
+    run("nat", "ip link show wan");
 }
