@@ -5,8 +5,8 @@
 #
 # base  C compiler, libmnl and the network tools. Root: apt-get install. Anyone else: the same Debian packages are
 #       downloaded through a private apt state and unpacked under target/tools, without any privilege.
-# ci    base, and what a few tests can do without but CI may not: tshark, to read what we write; slirp4netns and pasta, to
-#       be told apart from a NAT that rewrites packets.
+# ci    base, and what a few tests can do without but CI may not: tshark and Python, to read what we write; slirp4netns
+#       and pasta, to be told apart from a NAT that rewrites packets.
 # wasm  a toolchain that can build for wasm32-unknown-unknown, unless there is one. Always private: nobody wants a
 #       second rustc in /usr/bin for the sake of one check.
 # book  mdBook, built by cargo into target/tools.
@@ -25,7 +25,7 @@ is_root() { [ "$(id -u)" -eq 0 ]; }
 missing_packages() { # GROUP
     tools_needed='ip:iproute2 iptables:iptables ip6tables-save:iptables nft:nftables conntrack:conntrack
         traceroute:traceroute ping:iputils-ping pkg-config:pkg-config'
-    [ "$1" != ci ] || tools_needed="$tools_needed tshark:tshark slirp4netns:slirp4netns pasta:passt"
+    [ "$1" != ci ] || tools_needed="$tools_needed tshark:tshark slirp4netns:slirp4netns pasta:passt python3:python3"
     for pair in $tools_needed; do
         have "${pair%%:*}" || echo "${pair#*:}"
     done

@@ -105,12 +105,14 @@ pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
 }
 
 /// `icmp_timestamp`: the milliseconds since midnight at which the question came and the answer left, behind those of the
-/// question.
+/// question. Whatever its code was, that of the answer is 0.
 fn timestamp(l4: &[u8], now: Time) -> Option<Vec<u8>> {
     const MILLISECOND: u64 = 1_000_000;
     const DAY: u64 = 24 * 60 * 60 * 1000;
     let now = ((now.0 / MILLISECOND % DAY) as u32).to_be_bytes();
-    Some([l4.get(..SHORT_HEADER + 4)?, &now, &now].concat())
+    let mut message = [l4.get(..SHORT_HEADER + 4)?, &now, &now].concat();
+    message[1] = 0;
+    Some(message)
 }
 
 /// `icmp_echo`, `icmpv6_echo_reply`: the same message from the other side.
@@ -285,4 +287,18 @@ fn options(header: &[u8], starts_at: usize) -> Option<Reply> {
 /// Where an IPv6 packet names a protocol, in bytes from its start; `None` where it does not.
 fn next_header_at(packet: &Packet<'_>, protocol: u8) -> Option<u32> {
     extensions(packet).find(|header| header.kind == protocol).map(|header| header.named_at as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_reply_has_code_0_whatever_was_asked() {
+        let request = [&[TIMESTAMP_REQUEST, 4, 0, 0, 0x12, 0x34, 0, 1][..], &[7; 12]].concat();
+        let message = timestamp(&request, Time(1_000_000)).unwrap_or_default();
+        assert_eq!(message[1..4], [0; 3]);
+        assert_eq!(message[4..12], request[4..12]);
+        assert_eq!(message[12..], [0, 0, 0, 1, 0, 0, 0, 1]);
+    }
 }
