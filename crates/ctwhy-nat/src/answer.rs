@@ -18,7 +18,7 @@ const INTERNETWORK_CONTROL: u8 = 0xc0;
 /// The bits of the TOS that an error takes over from the packet that it answers (`RT_TOS`).
 const TOS_KEPT: u8 = 0x1e;
 /// Where the checksum is in a TCP header.
-const TCP_CHECKSUM: usize = 16;
+pub(crate) const TCP_CHECKSUM: usize = 16;
 /// Where the checksum is in an ICMP header.
 const ICMP_CHECKSUM: usize = 2;
 

@@ -5,7 +5,7 @@ use ctwhy_core::packet::{IPV6_HEADER, Packet, be16, be32};
 use ctwhy_core::time::Time;
 use ctwhy_core::tuple::{L3, proto};
 
-use crate::answer::{Complaint, Own, is_one_host};
+use crate::answer::{Complaint, Own, TCP_CHECKSUM, is_one_host};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -50,11 +50,11 @@ pub enum Reply {
 /// `now`, since the epoch, for a timestamp reply.
 #[must_use]
 pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
-    let Ok(transport) = packet.transport else { return Reply::Nothing("local.no_transport") };
-    // Conntrack looks behind headers that only who they are for may read.
+    // Conntrack looks behind headers that only who they are for may read, and there may be nothing.
     if let Some(reply) = extension_headers(packet) {
         return reply;
     }
+    let Ok(transport) = packet.transport else { return Reply::Nothing("local.no_transport") };
     let l4 = packet.bytes.get(transport.offset..).unwrap_or(&[]);
     let group = !is_one_host(packet.l3num, packet.dst) || !is_one_host(packet.l3num, packet.src);
     let is_right = checksum_is_right(packet);
@@ -91,7 +91,7 @@ pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
             } else if !is_right {
                 Reply::Nothing("local.checksum")
             } else {
-                reset(packet, tos).map_or(Reply::Nothing("local.reset"), Reply::Reset)
+                reset(packet, tos).map(summed_by_device).map_or(Reply::Nothing("local.reset"), Reply::Reset)
             }
         }
         _ if group => Reply::Nothing("local.group"),
@@ -102,6 +102,20 @@ pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
             Reply::Complaint(Complaint::UnknownProtocol { pointer })
         }
     }
+}
+
+/// `skb_checksum_help`: in IPv6 the stack leaves the checksum of a reset to the device, which never writes 0. What REJECT
+/// sends has another sum, and what the stack sends over IPv4, too.
+fn summed_by_device(mut reset: Vec<u8>) -> Vec<u8> {
+    const VERSION_6: u8 = 0x60;
+    let at = IPV6_HEADER + TCP_CHECKSUM;
+    if reset.first().is_some_and(|first| first & 0xf0 == VERSION_6)
+        && let Some(checksum) = reset.get_mut(at..at + 2)
+        && checksum == [0, 0]
+    {
+        checksum.fill(0xff);
+    }
+    reset
 }
 
 /// `icmp_timestamp`: the milliseconds since midnight at which the question came and the answer left, behind those of the
@@ -213,16 +227,22 @@ struct Extension {
     length: usize,
 }
 
-/// The extension headers of a packet, and behind them what names the transport protocol, with length 0.
+/// The extension headers of a packet, and behind them what names the transport protocol, if there is one, with length 0.
 fn extensions<'a>(packet: &'a Packet<'_>) -> impl Iterator<Item = Extension> + 'a {
     const IN_IP_HEADER: usize = 6;
     const FRAGMENT: u8 = 44;
-    let end = packet.transport.ok().filter(|_| packet.l3num == L3::V6).map_or(0, |transport| transport.offset);
+    /// `ipv6_ext_hdr`, but for the one that says that nothing follows.
+    const HEADERS: [u8; 5] = [0, 43, FRAGMENT, AH, 60];
+    let end = match packet.transport {
+        _ if packet.l3num == L3::V4 => 0,
+        Ok(transport) => transport.offset,
+        Err(_) => packet.bytes.len(),
+    };
     let mut next = Some((IN_IP_HEADER, IPV6_HEADER)).filter(|(_, at)| *at <= end);
     std::iter::from_fn(move || {
         let (named_at, at) = next.take()?;
         let kind = *packet.bytes.get(named_at)?;
-        if at >= end {
+        if at >= end || !HEADERS.contains(&kind) {
             return Some(Extension { kind, named_at, at, length: 0 });
         }
         let length = usize::from(*packet.bytes.get(at + 1)?);
