@@ -5,7 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -26,6 +27,9 @@ use ctwhy_nat::answer::{Complaint, complain};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Datagrams of one way that are under way at a time.
 const CHUNK: usize = 128;
+/// Datagrams of a flood between two looks at whether the other flows still work, and those that are under way at a time.
+const BLOCK: usize = 10_000;
+const BURST: usize = 200;
 /// After more than two seconds a flow that is answered is a stream (UDP-02), and no longer the first to go.
 const STREAM: Duration = Duration::from_millis(2_500);
 /// Ports of the server.
@@ -70,6 +74,27 @@ struct Taken {
     dport: u16,
     packet: Vec<u8>,
     payload: Vec<u8>,
+}
+
+/// What an interface has received.
+struct Received {
+    file: File,
+    interface: String,
+}
+
+impl Received {
+    /// Of this thread's network, wherever it is read.
+    fn open(interface: &str) -> Received {
+        Received { file: File::open("/proc/thread-self/net/dev").unwrap(), interface: format!("{interface}:") }
+    }
+
+    fn packets(&mut self) -> u64 {
+        let mut text = String::new();
+        self.file.rewind().unwrap();
+        self.file.read_to_string(&mut text).unwrap();
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix(&self.interface)).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
 }
 
 /// Sockets on both sides.
@@ -391,17 +416,28 @@ impl Soak {
         let server = self.hosts(0).1;
         let before = self.memory();
         let sample: Vec<usize> = (0..self.flows.len()).step_by(self.flows.len().div_ceil(CHUNK)).collect();
-        for number in 0..count {
-            let host = [192, 168, 1, 3 + (number / 60_000 % 250) as u8];
-            let ip = Ip::between(IpAddr::from(host), server);
-            // A queue that is full drops, as it should.
-            let _ = self.ends.client.0.send(&ip.packet(udp(&ip, (number % 60_000) as u16 + 1, 9, b"flood")), None);
-            if number % 10_000 == 9_999 {
-                self.drain();
-                self.exchange(&sample);
+        let mut received = self.world.lab().in_node("server", || Received::open("eth0")).unwrap();
+        let mut lost = 0;
+        for block in 0..count / BLOCK {
+            let (before, lost_before) = (received.packets(), lost);
+            for number in 0..BLOCK {
+                let all = block * BLOCK + number;
+                let ip = Ip::between(IpAddr::from([192, 168, 1, 3 + (all / 60_000 % 250) as u8]), server);
+                // Neither queues without end nor a pause: no more than a burst is under way.
+                let _ = self.ends.client.0.send(&ip.packet(udp(&ip, (all % 60_000) as u16 + 1024, 9, b"flood")), None);
+                if number % BURST == BURST - 1 {
+                    let wanted = (number + 1 - BURST) as u64 + before + lost_before;
+                    let deadline = Instant::now() + Duration::from_millis(100);
+                    while received.packets() + lost < wanted && Instant::now() < deadline {
+                        std::thread::yield_now();
+                    }
+                    lost += wanted.saturating_sub(received.packets() + lost);
+                }
             }
+            self.drain();
+            self.exchange(&sample);
         }
-        self.drain();
+        assert!(lost * 50 < count as u64, "{lost} of {count} datagrams of the flood never arrived");
         let more = self.memory().saturating_sub(before);
         assert!(
             more < (limit << 10) + (32 << 20),
@@ -461,6 +497,7 @@ fn soak(nat: Nat) {
     // Each kind of disturbance comes once in a fifth of the time, and not at all in the last one.
     let (mut pass, mut disturbed, mut warm, mut last) = (0u32, 0, None, started);
     loop {
+        let before = disturbed;
         for chunk in &chunks {
             soak.exchange(chunk);
             let at = chunk[usize::from(soak.random.next_u16()) % chunk.len()];
@@ -476,12 +513,14 @@ fn soak(nat: Nat) {
         }
         soak.stream();
         pass += 1;
-        if pass == 2 {
-            warm = Some(soak.memory());
+        if disturbed != before {
+            continue;
         }
-        if started.elapsed() >= plan.time && disturbed == 16 && pass > 2 && last.elapsed() > STREAM {
+        if warm.is_some() && started.elapsed() >= plan.time && disturbed == 16 && last.elapsed() > STREAM {
             break;
         }
+        // It has every flow now. What it takes from here on is too much.
+        warm.get_or_insert_with(|| soak.memory());
     }
     // Once more, so that every flow has its mapping, and is a stream that no flood ends.
     chunks.iter().for_each(|chunk| soak.exchange(chunk));

@@ -6,8 +6,9 @@
 //! those that serve answers only, are (OBS-12).
 //!
 //! The kernel looks for what may go in eight buckets of its hash table, from the one of the new flow on. As it comes, it has
-//! as many buckets as it may have entries, and finds an entry in two of them: where it is full, two in each. So here the
-//! slots of the table in pairs stand for buckets. A kernel with few entries and many buckets finds less.
+//! as many buckets as it may have entries, and finds an entry in two of them: where it is full, two in each. So here slots
+//! of the table in pairs stand for buckets. They are drawn from all over the table, because flows that began together lie
+//! together in it, as they do not in a hash table. A kernel with few entries and many buckets finds less.
 
 use core::num::NonZeroU32;
 
@@ -26,6 +27,9 @@ use crate::zone::Zone;
 const RANGE: usize = 8;
 /// Slots that stand for a bucket.
 const BUCKET: usize = 2;
+/// From one of these slots to the next, in parts of the table of 2^64: the golden section, which spreads any number of them
+/// evenly.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A flow could not begin, because no entry may be added to the table and none may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +88,13 @@ impl Table {
     fn evict<S: Sink>(&mut self, limit: NonZeroU32, hash: u64, now: Time, sink: &mut S) -> Result<(), TableFull> {
         let full = TableFull { count: self.len(), limit };
         sink.step(|| Step::TableFull(full));
-        let buckets = self.slots.len().div_ceil(BUCKET).max(1);
-        let first = (((hash >> 32) * buckets as u64) >> 32) as usize;
-        for bucket in (first..first + RANGE).map(|bucket| bucket % buckets) {
+        let slots = self.slots.len() as u128;
+        let mut at = hash;
+        for _ in 0..RANGE {
             let mut gone = 0;
-            for index in bucket * BUCKET..(bucket + 1) * BUCKET {
+            for _ in 0..BUCKET {
+                at = at.wrapping_add(STRIDE);
+                let index = ((u128::from(at) * slots) >> 64) as usize;
                 // One that is dead goes, too, but it is not what was looked for.
                 self.delete_if_dead(index, now, sink);
                 if let Some((id, _)) = self.entry_at(index).filter(|(_, entry)| !is_assured(entry)) {
