@@ -91,7 +91,7 @@ pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
             } else if !is_right {
                 Reply::Nothing("local.checksum")
             } else {
-                reset(packet, tos).map(summed_by_device).map_or(Reply::Nothing("local.reset"), Reply::Reset)
+                reset(packet, tos).map_or(Reply::Nothing("local.reset"), Reply::Reset)
             }
         }
         _ if group => Reply::Nothing("local.group"),
@@ -104,9 +104,9 @@ pub fn reply(packet: &Packet<'_>, identification: u16, now: Time) -> Reply {
     }
 }
 
-/// `skb_checksum_help`: in IPv6 the stack leaves the checksum of a reset to the device, which never writes 0. What REJECT
-/// sends has another sum, and what the stack sends over IPv4, too.
-fn summed_by_device(mut reset: Vec<u8>) -> Vec<u8> {
+/// `skb_checksum_help`: in IPv6 the stack leaves the checksum of a reset to the device, which never writes 0, and NAT comes
+/// before. What REJECT sends has another sum, and what the stack sends over IPv4, too.
+pub(crate) fn sum_by_device(reset: &mut [u8]) {
     const VERSION_6: u8 = 0x60;
     let at = IPV6_HEADER + TCP_CHECKSUM;
     if reset.first().is_some_and(|first| first & 0xf0 == VERSION_6)
@@ -115,7 +115,6 @@ fn summed_by_device(mut reset: Vec<u8>) -> Vec<u8> {
     {
         checksum.fill(0xff);
     }
-    reset
 }
 
 /// `icmp_timestamp`: the milliseconds since midnight at which the question came and the answer left, behind those of the

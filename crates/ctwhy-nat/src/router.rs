@@ -11,6 +11,7 @@ use ctwhy_core::tuple::L3;
 
 use crate::answer::{self, Complaint};
 use crate::limit::Limits;
+use crate::local;
 use crate::offload::Gso;
 use crate::statistics::{Statistics, count};
 use crate::voice::{Routes, Said, Voice};
@@ -292,13 +293,16 @@ impl Router {
 
     /// LOCAL_OUT for a packet of this host.
     fn send<W: Watch>(&mut self, said: Said, now: Time, watch: &mut W, leave: &mut impl FnMut(Departure<'_>)) {
-        let Said { bytes, what, trigger } = said;
+        let Said { bytes, what, trigger, is_summed_by_device } = said;
         for mut piece in self.cut(bytes) {
             if W::WATCHES {
                 self.arrived.clear();
                 self.arrived.extend_from_slice(&piece);
             }
             let ruling = self.engine.send(&mut piece, trigger.as_ref(), now, watch.sink());
+            if is_summed_by_device {
+                local::sum_by_device(&mut piece);
+            }
             match (ruling.verdict, ruling.ctinfo, ruling.egress) {
                 (Verdict::Accept, Err(Unseen::Fragment(_)), _) => {}
                 (Verdict::Accept, _, Egress::Forwarded(Some(_))) => count(&mut self.statistics.words.said, what),

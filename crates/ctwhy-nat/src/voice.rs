@@ -21,12 +21,14 @@ pub(crate) struct Said {
     pub(crate) what: &'static str,
     /// What it carries to LOCAL_OUT.
     pub(crate) trigger: Option<Tracked>,
+    /// Is it the stack's own reset, whose checksum is made where it leaves?
+    pub(crate) is_summed_by_device: bool,
 }
 
 impl Said {
     /// By itself, without a trigger.
     const fn of(bytes: Vec<u8>, what: &'static str) -> Said {
-        Said { bytes, what, trigger: None }
+        Said { bytes, what, trigger: None, is_summed_by_device: false }
     }
 }
 
@@ -56,7 +58,7 @@ impl Voice<'_> {
     pub(crate) fn reply(&mut self, packet: &Packet<'_>) -> Option<Said> {
         match local::reply(packet, self.identifications.next_u16(), self.now) {
             Reply::Echo(bytes) => Some(Said::of(bytes, "echo reply")),
-            Reply::Reset(bytes) => Some(Said::of(bytes, "reset")),
+            Reply::Reset(bytes) => Some(Said { is_summed_by_device: true, ..Said::of(bytes, "reset") }),
             Reply::Complaint(complaint) => self.complain(packet, complaint, false),
             Reply::Nothing(code) => {
                 count(&mut self.words.unanswered, code);

@@ -279,7 +279,7 @@ impl Lab {
             settings::apply_defaults(&self.namespaces, self.network(&node.name)?, &node.sysctls)
                 .map_err(context(&node.name))?;
         }
-        let links: String = topology.links.iter().map(link_line).collect();
+        let links: String = (1u16..).zip(&topology.links).map(|(number, link)| link_line(number, link)).collect();
         program::run(self.base_command("ip")?.args(["-batch", "-"]), &links)?;
         for node in &topology.nodes {
             let ends = topology.links.iter().flat_map(|link| [&link.a, &link.b]).filter(|end| end.node == node.name);
@@ -300,11 +300,13 @@ impl Lab {
     }
 }
 
-/// `ip` makes a cable.
-fn link_line(link: &Link) -> String {
+/// `ip` makes a cable. Its ends have the same hardware addresses whenever the lab is built, and so the same link-local ones.
+fn link_line(number: u16, link: &Link) -> String {
     let (a, b, mtu) = (&link.a, &link.b, link.mtu);
+    let [high, low] = number.to_be_bytes();
     format!(
-        "link add {} mtu {mtu} netns {} type veth peer name {} mtu {mtu} netns {}\n",
+        "link add {} address 02:00:00:{high:02x}:{low:02x}:01 mtu {mtu} netns {} type veth \
+         peer name {} address 02:00:00:{high:02x}:{low:02x}:02 mtu {mtu} netns {}\n",
         a.interface, a.node, b.interface, b.node
     )
 }
