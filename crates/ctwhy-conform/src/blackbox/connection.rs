@@ -31,6 +31,10 @@ fn unreadable() -> Stop {
     inconclusive("what arrived cannot be read")
 }
 
+fn flags_of(seen: &Seen<'_>) -> u8 {
+    seen.l4.get(13).copied().unwrap_or_default()
+}
+
 impl Connection {
     /// Shakes hands.
     pub(super) fn open(bench: &mut Bench<'_>) -> Result<Connection, Stop> {
@@ -50,10 +54,58 @@ impl Connection {
         bench.send(Side::Inside, &connection.outward(flag::ACK, &[]), "the third segment of the handshake")?;
         let ends = connection.flow.ends.clone();
         let came = bench.wait(Side::Outside, "the third segment of the handshake as it came out", |seen| {
-            ends.is_outward(seen) && seen.l4.get(13).is_some_and(|flags| flags & (flag::SYN | flag::ACK) == flag::ACK)
+            ends.is_outward(seen) && flags_of(seen) & (flag::SYN | flag::ACK) == flag::ACK
         })?;
         came.map(|_| connection)
             .ok_or_else(|| inconclusive("no connection came about: its third segment did not come out"))
+    }
+
+    /// Both ends begin at once: their SYNs cross (RFC 9293 section 3.5).
+    pub(super) fn open_from_both_ends(bench: &mut Bench<'_>) -> Result<Connection, Stop> {
+        let flow = bench.open(Proto::Tcp)?;
+        let number = |packet: &[u8]| Seen::of(packet).and_then(|seen| be32(seen.l4, 4)).ok_or_else(unreadable);
+        let client = End { seq: number(&flow.sent)?, ack: 0 };
+        let server = End { seq: SERVER_ISN, ack: 0 };
+        let mut connection = Connection { flow, client, server };
+        connection.server.ack = connection.flow.syn().wrapping_add(1);
+        bench.send(Side::Outside, &connection.inward(flag::SYN, &[]), "the server's SYN")?;
+        let last = connection.inward(flag::SYN | flag::ACK, &[]);
+        let mut arrived = connection.await_syn(bench, Side::Inside, "what the client gets of it")?;
+        // Of sockets the one outside may have to be connected before the client hears anything.
+        let is_first = arrived.is_some();
+        if !is_first && connection.await_syn(bench, Side::Outside, "the NAT's SYN ACK")?.is_some() {
+            bench.send(Side::Outside, &last, "the server's SYN ACK")?;
+            arrived = connection.await_syn(bench, Side::Inside, "what the client gets of it")?;
+        }
+        let arrived = arrived.ok_or_else(|| fail("the server's SYN, which crosses the client's, does not come in"))?;
+        connection.client.ack = number(&arrived)?.wrapping_add(1);
+        if Seen::of(&arrived).is_some_and(|seen| flags_of(&seen) & flag::ACK == 0) {
+            bench.send(Side::Inside, &connection.outward(flag::SYN | flag::ACK, &[]), "the client's SYN ACK")?;
+            let came = connection.await_syn(bench, Side::Outside, "the client's SYN ACK as it came out")?;
+            came.ok_or_else(|| fail("the client's SYN ACK about the server's SYN does not come out"))?;
+        }
+        if is_first {
+            bench.send(Side::Outside, &last, "the server's SYN ACK")?;
+            bench.settle()?;
+        }
+        for end in [&mut connection.client, &mut connection.server] {
+            end.seq = end.seq.wrapping_add(1);
+        }
+        bench.send(Side::Inside, &connection.outward(flag::ACK, &[]), "the client's acknowledgement")?;
+        bench.send(Side::Outside, &connection.inward(flag::ACK, &[]), "the server's acknowledgement")?;
+        Ok(connection)
+    }
+
+    /// A SYN that arrived, alone or not, or one that came out and acknowledges.
+    fn await_syn(&self, bench: &mut Bench<'_>, side: Side, name: &str) -> Result<Option<Vec<u8>>, Stop> {
+        let ends = self.flow.ends.clone();
+        Ok(bench.wait(side, name, |seen| {
+            let flags = flags_of(seen);
+            match side {
+                Side::Inside => ends.is_inward(seen) && flags & flag::SYN != 0,
+                Side::Outside => ends.is_outward(seen) && flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK,
+            }
+        })?)
     }
 
     /// A segment of the client's.

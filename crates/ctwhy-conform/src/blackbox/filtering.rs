@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ctwhy_core::tuple::L3;
 
 use super::bench::Bench;
+use super::connection::Connection;
 use super::flow::{FAR_TTL, Flow, Proto, is_reset};
 use super::nat::Side;
 use super::requirement::{Group, Judged, Level, Requirement, Stop, fail, inconclusive, not_applicable, noted};
@@ -35,6 +36,13 @@ pub(super) fn requirements() -> Vec<Requirement> {
             "RFC 4787 section 5",
             "a datagram from outside to a client's own address does not reach it",
             inside_address,
+        ),
+        of(
+            Level::Must,
+            "RFC5382-REQ-2.tcp.simultaneous-open",
+            "RFC 5382 REQ-2a",
+            "where the SYNs of client and server cross, a connection comes about that carries data in both directions",
+            simultaneous_open,
         ),
         of(
             Level::Must,
@@ -98,6 +106,12 @@ fn inside_address(bench: &mut Bench<'_>) -> Judged {
     let text = b"ctwhy conform nat: straight to the client";
     let packet = datagram((flow.ends.server, flow.ends.dport ^ 0x0202), (flow.ends.client, flow.ends.port), text);
     if arrives(bench, &flow, &packet, text)? { Err(fail("it reached the client")) } else { Ok(()) }
+}
+
+fn simultaneous_open(bench: &mut Bench<'_>) -> Judged {
+    let mut connection = Connection::open_from_both_ends(bench)?;
+    connection.say(bench, b"ctwhy conform nat: both of us began")?;
+    connection.hear(bench, b"ctwhy conform nat: so we did")
 }
 
 fn unsolicited(bench: &mut Bench<'_>) -> Judged {

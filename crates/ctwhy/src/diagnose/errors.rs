@@ -66,12 +66,14 @@ fn write_group(
 ) -> io::Result<()> {
     let named = Named { l3num: *l3num, icmp_type: *icmp_type, code: *code };
     let about = protocol.map_or("something else", Protocol::name);
+    // Both families have a type 3.
+    let over = if *l3num == L3::V6 { " over IPv6" } else { "" };
     let style = match fate {
         Fate::Relayed | Fate::Refused => palette.good(),
         fate if fate.is_amiss() => palette.bad(),
         _ => palette.faint(),
     };
-    writeln!(out, "  {} x {named} about {about}: {}", group.len(), Styled(style, fate_text(*fate)))?;
+    writeln!(out, "  {} x {named} about {about}{over}: {}", group.len(), Styled(style, fate_text(*fate)))?;
     let shown = if verbose { group.len() } else { 1 };
     for error in group.iter().take(shown) {
         writeln!(
