@@ -1,9 +1,9 @@
 //! What the engine alone costs, with the empty sink: `make bench`.
 //!
 //! Budgets, less what making the packet takes: a packet of a known flow 60 ns in a small table and, of 32 packets that are
-//! known ahead, 150 ns in one of a million flows; a new flow 300 ns. On a core of an AMD EPYC in 2026, which others used at
-//! the same time, it was 46, 115 and 150 ns of processor time. `valgrind --tool=callgrind` counts 870 instructions for a
-//! known flow, and unlike the clock it always says the same.
+//! known ahead, 150 ns in one of a million flows; a new flow 300 ns. On a core of an AMD EPYC in 2026 that had little else to
+//! do it was 55, 108 and 154 ns. `valgrind --tool=callgrind` counts instructions, and unlike the clock it always says the
+//! same.
 #![allow(missing_docs)] // What criterion's macros write has none.
 
 #[path = "../tests/common/mod.rs"]
