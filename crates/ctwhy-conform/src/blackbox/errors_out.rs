@@ -1,11 +1,11 @@
 //! Errors that clients send about what servers said, on their way out (RFC 5508 REQ-5).
 
 use super::bench::Bench;
-use super::flow::{ErrorKind, Flow, PORT_UNREACHABLE, Proto, TIME_EXCEEDED, TOO_BIG};
+use super::flow::{ErrorKind, Flow, PORT_UNREACHABLE, PROHIBITED, Proto, TIME_EXCEEDED, TOO_BIG};
 use super::nat::Side;
 use super::quotes::judge_quote;
 use super::read::{Seen, set_ttl};
-use super::requirement::{Group, Judged, Level, Requirement, Stop, fail, inconclusive};
+use super::requirement::{Group, Judged, Level, Requirement, Stop, fail, inconclusive, not_applicable};
 
 pub(super) fn requirements() -> Vec<Requirement> {
     let mut all = Vec::new();
@@ -97,25 +97,30 @@ fn inner_router(bench: &mut Bench<'_>) -> Judged {
     leave(bench, &flow, &error).map(drop)
 }
 
+/// Behind the error about nothing a genuine one is sent: a NAT that lets none out is not praised for stopping this one.
 fn unknown_flow(bench: &mut Bench<'_>) -> Judged {
-    let (flow, _, mut quote) = answered(bench, Proto::Udp)?;
+    let (flow, _, genuine) = answered(bench, Proto::Udp)?;
+    let (client, server) = (flow.ends.client, flow.ends.server);
+    let mut quote = genuine.clone();
     // From another port of the server's.
-    let at = if flow.ends.client.is_ipv4() { 20 } else { 40 };
+    let at = if client.is_ipv4() { 20 } else { 40 };
     if let Some(byte) = quote.get_mut(at) {
         *byte ^= 0x2a;
     }
-    let error = PORT_UNREACHABLE.error(flow.ends.client, flow.ends.server, &quote);
-    let error = error.ok_or_else(|| inconclusive("no such error"))?;
-    bench.send(Side::Inside, &error, "an error about nothing")?;
-    // When this has come out, the error would have come out before.
-    bench.open(Proto::Udp)?;
+    let error = |kind: ErrorKind, quote: &[u8]| {
+        kind.error(client, server, quote).ok_or_else(|| inconclusive("the family has no such error"))
+    };
+    bench.send(Side::Inside, &error(PORT_UNREACHABLE, &quote)?, "an error about nothing")?;
+    bench.send(Side::Inside, &error(PROHIBITED, &genuine)?, "genuine, behind the one about nothing")?;
+    let is = |kind: ErrorKind| move |seen: &Seen<'_>| seen.dst == server && seen.kind() == kind.number(seen.l3num);
+    let came = bench.wait(Side::Outside, "the genuine error as it came out", is(PROHIBITED))?;
     bench.settle()?;
-    let server = flow.ends.server;
-    match bench.find(Side::Outside, "the error as it came out", |seen| seen.is_error() && seen.dst == server)? {
-        None => Ok(()),
-        Some(packet) => {
-            let from = Seen::of(&packet).map_or("nobody".to_owned(), |seen| seen.src.to_string());
-            Err(fail(format!("it came out, from {from}")))
-        }
+    if let Some(packet) = bench.find(Side::Outside, "the error about nothing as it came out", is(PORT_UNREACHABLE))? {
+        let from = Seen::of(&packet).map_or("nobody".to_owned(), |seen| seen.src.to_string());
+        return Err(fail(format!("it came out, from {from}")));
+    }
+    match came {
+        Some(_) => Ok(()),
+        None => Err(not_applicable("vacuous: the NAT lets no error about UDP out, genuine or not")),
     }
 }
