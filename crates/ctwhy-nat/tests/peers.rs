@@ -494,3 +494,29 @@ fn a_flood_keeps_within_the_limit_and_ends_no_connection() {
     assert_eq!(dropped, table.counters.drop, "what found no room was counted");
     assert_eq!(nat.inwards(&reply)[8], 56, "the connection is there");
 }
+
+/// The stack leaves the checksum of its reset to a device, which comes behind NAT and writes 0 as 0xffff over IPv6 alone.
+#[test]
+fn a_reset_of_ipv6_never_has_checksum_0() {
+    for family in families() {
+        let plain = Nat::new(&family);
+        let mut translated = Nat::new(&family);
+        let rules = "*nat\n-A PREROUTING -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n";
+        *translated.router.engine.rules_mut(family.l3num) = iptables::parse(rules, family.l3num).unwrap().rules;
+        for mut nat in [plain, translated] {
+            let mut checksums = [false; 0x1_0000];
+            for number in 0..=u16::MAX {
+                let mut tcp = vec![0x9c, 0x41, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0x10, 0x92, 0, 0, 0, 0];
+                put16(&mut tcp, 6, number);
+                let syn = packet(family.client, family.lan, family.l3num, proto::TCP, &tcp);
+                let reset = nat.one(INSIDE, &syn, INSIDE);
+                checksums[usize::from(be16(&reset, l4(&reset) + 16).unwrap())] = true;
+            }
+            let [first, .., last] = checksums;
+            match family.l3num {
+                L3::V4 => assert!(first, "a checksum of 0 was not met"),
+                L3::V6 => assert!(!first && last, "0 is written as 0xffff"),
+            }
+        }
+    }
+}
