@@ -16,6 +16,18 @@ fn ctwhy(arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+#[test]
+fn nothing_asked_is_no_success() {
+    for (arguments, says) in [
+        (["--only", "RFC5508-REQ-99"], "--only RFC5508-REQ-99: no requirement's id begins so"),
+        (["--group", "timeouts"], "those of timeouts need --timeouts"),
+    ] {
+        let (code, out, complaint) = ctwhy(&[&["--lab", "kernel"], &arguments[..]].concat());
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(complaint.contains(says), "{complaint}");
+    }
+}
+
 /// Every requirement with its family, and what came of it.
 type Verdicts = BTreeMap<String, Value>;
 

@@ -238,6 +238,10 @@ fn arguments_that_make_no_sense() {
         assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(ran.err.contains(says), "{}", ran.err);
     }
+    // How many there are is known in the end.
+    let ran = explain(&[&capture, "--packet", "99"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("ctwhy: --packet 99: the last packet of "), "{}", ran.err);
 }
 
 #[test]

@@ -101,7 +101,7 @@ pub enum News {
 /// # Errors
 /// The cables are gone, or the NAT cannot be reached on its link.
 pub fn run(nat: &mut dyn Nat, plan: &Plan, mut tell: impl FnMut(News)) -> io::Result<()> {
-    let chosen: Vec<Requirement> = requirements().into_iter().filter(|requirement| plan.wants(requirement)).collect();
+    let chosen = plan.requirements();
     for hosts in &plan.families {
         let mut bench = Bench::new(&mut *nat, hosts.clone(), plan.patience);
         bench.begin()?;
@@ -141,6 +141,12 @@ pub fn run(nat: &mut dyn Nat, plan: &Plan, mut tell: impl FnMut(News)) -> io::Re
 }
 
 impl Plan {
+    /// The requirements that are asked.
+    #[must_use]
+    pub fn requirements(&self) -> Vec<Requirement> {
+        requirements().into_iter().filter(|requirement| self.wants(requirement)).collect()
+    }
+
     fn wants(&self, requirement: &Requirement) -> bool {
         if requirement.seconds > 0 && self.seconds == 0 {
             return false;

@@ -63,6 +63,11 @@ impl Numbers {
     pub(super) fn contains(self, number: u64) -> bool {
         (self.first..=self.last).contains(&number)
     }
+
+    /// The first of them.
+    pub(super) const fn first(self) -> u64 {
+        self.first
+    }
 }
 
 impl FromStr for Numbers {

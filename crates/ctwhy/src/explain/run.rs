@@ -95,10 +95,11 @@ impl<'a> Run<'a> {
         if let Some(about) = about.filter(|_| !self.args.json) {
             self.print(|out| writeln!(out, "{about}\n"))?;
         }
-        let mut failure = None;
+        let (mut failure, mut last) = (None, 0);
         while let Some(next) = capture.next() {
             match next {
                 Ok(packet) => {
+                    last = packet.number;
                     let (number, ruling) = (packet.number, self.packet(&packet, name)?);
                     self.answer(number, ruling);
                     self.events()?;
@@ -114,6 +115,10 @@ impl<'a> Run<'a> {
         }
         self.finish()?;
         let failure = failure.or(self.unknown_link.map(Failure::usage));
+        let failure = failure.or_else(|| {
+            let beyond = self.args.packets.iter().find(|numbers| numbers.first() > last)?;
+            Some(Failure::usage(format!("--packet {}: the last packet of {name} is {last}", beyond.first())))
+        });
         failure.map_or(Ok(()), Err)
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let name = &args.name;
     let mut stream = peer::connect(name).map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::usage(format!(
-            "no NAT named {name} of this user runs in this network namespace; start one with `ctwhy nat tun`"
+            "no NAT named {name} of this user runs in this network namespace; start one with `ctwhy nat tun` or `ctwhy nat queue`"
         )),
         _ => Failure::usage(format!("the NAT named {name}: {error}")),
     })?;

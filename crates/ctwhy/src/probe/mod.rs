@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use ctwhy_conform::probe::run::{self, Plan};
 use ctwhy_conform::probe::verdict::{self, Verdict};
 
@@ -31,7 +32,7 @@ Exit code: 0 when nothing is amiss, 1 when something is (errors swallowed, a pro
 #[command(after_help = NOTES)]
 pub(crate) struct ProbeArgs {
     /// A host some hops away: an address or a name
-    #[arg(value_name = "DEST")]
+    #[arg(value_name = "DEST", value_parser = NonEmptyStringValueParser::new())]
     dest: String,
     /// IPv4 only
     #[arg(short = '4', conflicts_with = "ipv6")]

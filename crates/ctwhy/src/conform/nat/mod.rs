@@ -102,6 +102,7 @@ pub(super) fn run(args: &NatArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     [&args.junit, &args.output].into_iter().flatten().try_for_each(|path| not_hidden(path))?;
+    something_is_asked(args)?;
     let mut session = Session { args, reports: Vec::new() };
     if args.lab.is_empty() {
         let (mut nat, families) = args.ends.open()?;
@@ -110,6 +111,31 @@ pub(super) fn run(args: &NatArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::from(NO_LAB));
     }
     session.close()
+}
+
+fn plan(args: &NatArgs, families: Vec<Hosts>) -> Plan {
+    Plan {
+        families,
+        patience: Duration::from_millis(args.patience),
+        seconds: args.timeouts,
+        groups: args.group.clone(),
+        only: args.only.clone(),
+    }
+}
+
+/// Nothing asked is nothing found wrong, and that would look like praise.
+fn something_is_asked(args: &NatArgs) -> Result<(), Failure> {
+    let all = run::requirements();
+    if let Some(start) = args.only.iter().find(|start| !all.iter().any(|one| one.id.starts_with(start.as_str()))) {
+        let start = Escaped(start);
+        return Err(Failure::usage(format!("--only {start}: no requirement's id begins so; --list prints them")));
+    }
+    if plan(args, Vec::new()).requirements().is_empty() {
+        return Err(Failure::usage(
+            "no requirement is left to ask: --only may name none of the --group, and those of timeouts need --timeouts",
+        ));
+    }
+    Ok(())
 }
 
 /// A run, of one NAT or of several.
@@ -142,13 +168,7 @@ impl Session<'_> {
 
     fn ask(&mut self, name: String, nat: &mut dyn Nat, families: Vec<Hosts>) -> Result<(), Failure> {
         let args = self.args;
-        let plan = Plan {
-            families,
-            patience: Duration::from_millis(args.patience),
-            seconds: args.timeouts,
-            groups: args.group.clone(),
-            only: args.only.clone(),
-        };
+        let plan = plan(args, families);
         let aloud = !(args.tap || args.json || args.markdown);
         let mut out = io::stdout().lock();
         if aloud {
