@@ -7,7 +7,7 @@ PACKETS ?= 1000000
 SEEDS ?= 1..5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conform nat-table fuzz mutants lint book soak bench wasm clean
+.PHONY: help setup build demo test conform nat-table fuzz mutants lint book soak bench wasm clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,10 @@ help: ## this list
 setup: ## install what is missing: apt-get as root, unpacked under target/tools otherwise
 	@scripts/setup.sh base
 	$(if $(filter setup,$(MAKECMDGOALS)),@echo 'setup: everything is there')
+
+build: setup ## the program, target/release/ctwhy
+	@$(ENV) cargo build --release --locked -p ctwhy
+	@echo 'target/release/ctwhy is there; in this shell, `. scripts/env.sh` puts it on the PATH, and the tools that were unpacked'
 
 demo: setup ## a real traceroute through a kernel NAT, explained packet by packet
 	@$(ENV) cargo build --locked -p ctwhy
