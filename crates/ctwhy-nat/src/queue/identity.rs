@@ -4,8 +4,9 @@ use ctwhy_core::packet::{IPV4_HEADER, IPV6_HEADER, Packet, be16};
 use ctwhy_core::track::{icmp, icmpv6};
 use ctwhy_core::tuple::{L3, proto};
 
-/// How much of a transport header counts: ports, ids, the first half of a sequence number.
+/// How much of a transport header counts: ports or ids, in front of the checksum of UDP; of TCP both sequence numbers.
 const TRANSPORT: usize = 6;
+const TCP: usize = 12;
 /// `TH_RST`
 const RST: u8 = 0x04;
 
@@ -13,7 +14,10 @@ const RST: u8 = 0x04;
 /// header. Packets that are none have the same.
 #[must_use]
 pub fn identity(packet: &[u8]) -> u64 {
-    parts(packet).map_or(0, |(fixed, l4)| mixed(&[fixed.0, fixed.1, l4.get(..TRANSPORT).unwrap_or(l4)]))
+    parts(packet).map_or(0, |((word, addresses), l4)| {
+        let counts = if protocol(packet) == Some(proto::TCP) { TCP } else { TRANSPORT };
+        mixed(&[word, addresses, l4.get(..counts).unwrap_or(l4)])
+    })
 }
 
 /// The identity of the packet that an ICMP error quotes; `None` for what is no error.
@@ -49,6 +53,11 @@ fn tcp(segment: &[u8]) -> Option<(Packet<'_>, &[u8])> {
     let packet = Packet::parse(segment, segment.len()).ok()?;
     let transport = packet.transport.ok().filter(|transport| transport.protonum == proto::TCP)?;
     Some((packet, segment.get(transport.offset..)?))
+}
+
+/// What the IP header says is behind it.
+fn protocol(packet: &[u8]) -> Option<u8> {
+    packet.get(if packet.first()? >> 4 == 4 { 9 } else { 6 }).copied()
 }
 
 /// The parts of an IP header that stay, and what is behind it.
@@ -116,6 +125,17 @@ mod tests {
         assert_ne!(own, identity(&datagram(1, 64, 10)));
         for end in 0..32 {
             assert_ne!(identity(&datagram(1, 64, 9)[..end.min(25)]), own, "a packet cut short is another one");
+        }
+    }
+
+    #[test]
+    fn segments_are_told_by_their_numbers_and_not_by_their_window() {
+        let mut segment = [&[0x60, 0, 0, 0, 0, 20, 6, 64][..], &[7; 32], &[0, 53, 0, 54], &[1; 16]].concat();
+        let own = identity(&segment);
+        for (at, same) in [(46, false), (51, false), (54, true), (56, true)] {
+            segment[at] ^= 4;
+            assert_eq!(identity(&segment) == own, same, "byte {at}");
+            segment[at] ^= 4;
         }
     }
 

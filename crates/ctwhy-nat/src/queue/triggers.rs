@@ -62,7 +62,8 @@ impl Triggers {
         }
     }
 
-    /// The packet that a packet of this host answers, as far as its entry goes with the answer. It is answered once.
+    /// The packet that a packet of this host answers, as far as its entry goes with the answer. It is answered once. Of
+    /// those that look alike it is the one that was let go last: answers come soon, and to most there is none.
     pub fn of(&mut self, answer: &[u8]) -> Option<Tracked> {
         let found = match identity::quoted(answer) {
             Some(quoted) => self.position(|trigger| trigger.identity == Some(quoted)),
@@ -74,12 +75,46 @@ impl Triggers {
         self.recent.get_mut(found?)?.take().map(|trigger| trigger.tracked)
     }
 
-    fn position(&self, mut is_it: impl FnMut(&Trigger) -> bool) -> Option<usize> {
-        self.recent.iter().position(|slot| slot.as_ref().is_some_and(&mut is_it))
+    fn position(&self, is_it: impl Fn(&Trigger) -> bool) -> Option<usize> {
+        let alike = self.recent.iter().flatten().filter(|trigger| is_it(trigger));
+        alike.map(|trigger| trigger.number).max().map(place)
     }
 }
 
 /// Where a packet is remembered.
 const fn place(number: Number) -> usize {
     (number % REMEMBERED as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ctwhy_core::conntrack::Attached;
+    use ctwhy_core::direction::CtInfo;
+
+    /// An IPv6 error with nothing but addresses and ports to tell by what it is about.
+    fn error() -> Vec<u8> {
+        let datagram = [&[0x60, 0, 0, 0, 0, 8, 17, 1][..], &[7; 32], &[0, 53, 0, 54, 0, 8, 1, 2]].concat();
+        let mut error = [&[0x60, 0, 0, 0, 0, 56, 58, 64][..], &[9; 32], &[3, 0, 0, 0, 0, 0, 0, 0]].concat();
+        error.extend(datagram);
+        error
+    }
+
+    #[test]
+    fn of_packets_that_look_alike_the_last_is_meant() {
+        let tracked = |ctinfo| Tracked { ctinfo, reason: None, attached: Attached::None };
+        let identity = identity::quoted(&error()).unwrap_or_default();
+        let mut triggers = Triggers::default();
+        for before in 0..REMEMBERED + 10 {
+            triggers.note(identity, None, tracked(CtInfo::Established));
+            triggers.note(identity, None, tracked(CtInfo::New));
+            let found = triggers.of(&error()).map(|tracked| tracked.ctinfo);
+            assert_eq!(found, Some(CtInfo::New), "after {before}");
+        }
+        assert_eq!(
+            triggers.of(&error()).map(|tracked| tracked.ctinfo),
+            Some(CtInfo::Established),
+            "that one is answered"
+        );
+    }
 }
