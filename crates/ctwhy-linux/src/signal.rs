@@ -71,6 +71,19 @@ pub fn send(child: &std::process::Child, signal: i32) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
 }
 
+/// Makes `command` end by a signal, unless it handles that: what a shell starts in the background ignores SIGINT, and so
+/// does everything that is started from there.
+pub fn ends(command: &mut std::process::Command, signal: i32) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the closure makes one system call.
+    unsafe {
+        command.pre_exec(move || match libc::signal(signal, libc::SIG_DFL) {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        })
+    }
+}
+
 /// Waits until one of the descriptors is readable; the answer has one entry for each, in order.
 ///
 /// # Errors

@@ -50,6 +50,7 @@ impl Process {
                 (Some(reader), writer)
             }
         };
+        signal::ends(&mut command, signal::SIGINT);
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(writer).spawn()?;
         // The command has the other ends of the pipes.
         drop(command);
